@@ -1,0 +1,51 @@
+# make demo | test | test-fast | bench | lint | lock        (see README.md)
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: demo test test-fast bench lint lock setup apt-test clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Outrider needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 69; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tests/tools/apt-install python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e . --config-settings editable_mode=compat
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m outrider demo $(ARGS)
+
+apt-test:
+	@tests/tools/apt-install user-mode-linux can-utils iproute2 kmod chromium chromium-driver
+
+test: setup apt-test lint
+	OUTRIDER_GUEST=1 OUTRIDER_BROWSER=1 $(BIN)/python -m pytest $(ARGS)
+
+test-fast: setup
+	$(BIN)/python -m pytest -m "not guest and not browser and not slow" $(ARGS)
+
+bench: setup apt-test
+	$(BIN)/python -m bench $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Needs the uv command; the lock files name no index.
+LOCK := uv pip compile -q --generate-hashes --python-version 3.11 --no-emit-index-url --no-header pyproject.toml
+lock:
+	$(LOCK) --all-extras -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt -o requirements/vehicle.txt
+	$(LOCK) --extra cloud --extra sim --extra dbc -c requirements/dev.txt -o requirements/all.txt
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
