@@ -1,0 +1,207 @@
+"""The cloud's configuration: one TOML file decoded into one frozen type; unknown keys are refused.
+
+Paths in the file are relative to the file. Secrets are paths, never values. Defaults suit a bench.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from cloud.errors import ConfigError
+from gateway.wire.api import MAX_BATCH_BYTES, MAX_BATCH_UNPACKED_BYTES
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section."""
+
+
+class OperatorPort(Section, frozen=True):
+    """Console, REST, enrolment, health and metrics. Plain HTTP unless a certificate is named."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080  # 0: any free port
+    public_url: str = ""  # as browsers see it, where that differs from host and port
+    certificate: str = ""  # PEM chain
+    key: str = ""
+
+
+class VehiclePort(Section, frozen=True):
+    """Where vehicles deliver; always TLS with client certificates."""
+
+    host: str = "127.0.0.1"
+    port: int = 8443
+    public_url: str = ""  # what an enrolled vehicle is told; "" for https://<host>:<port>
+    certificate: str = "pki/vehicle-port.pem"
+    key: str = "pki/vehicle-port.key"
+
+
+class Authority(Section, frozen=True):
+    """The internal CA that signs vehicle certificates."""
+
+    certificate: str = "pki/ca.pem"
+    key: str = "pki/ca.key"
+    vehicle_certificate_days: int = 90
+    renewal_days: int = 30  # a vehicle may renew when fewer days are left
+    token_ttl_s: int = 24 * 3600
+    token_ttl_max_s: int = 30 * 24 * 3600
+
+
+class Storage(Section, frozen=True):
+    """Where data lives."""
+
+    database: str = "state/cloud.db"
+    lake: str = "lake"
+    busy_timeout_ms: int = 10_000
+    min_free_bytes: int = 256 * 1024 * 1024  # below this, batches are answered 503
+
+
+class Sessions(Section, frozen=True):
+    """Operators' logins."""
+
+    secret: str = "pki/session.key"  # signs bearer tokens
+    cookie_hours: float = 12.0
+    token_minutes: float = 60.0
+    login_attempts: int = 10  # per name and per address, within the window
+    login_window_s: float = 300.0
+    max_sessions_per_user: int = 20
+
+
+class IngestLimits(Section, frozen=True):
+    """What one vehicle may send, and how much is held for it."""
+
+    max_batch_bytes: int = MAX_BATCH_BYTES
+    max_unpacked_bytes: int = MAX_BATCH_UNPACKED_BYTES
+    max_manifest_bytes: int = 8 * 1024 * 1024
+    max_manifests_per_vehicle: int = 200
+    max_check_in_bytes: int = 1024 * 1024
+    batches_per_s: float = 50.0
+    batches_burst: int = 1_000
+    bytes_per_s: float = 4.0 * 1024 * 1024
+    bytes_burst: int = 64 * 1024 * 1024
+    small_requests_per_s: float = 5.0  # check-ins, renewals, manifests
+    small_requests_burst: int = 60
+    max_ranges_per_stream: int = 10_000  # a stream more torn than this must first fill its gaps
+    max_streams_per_vehicle: int = 600
+    max_dead_letters_per_vehicle: int = 200
+    max_dead_letter_bytes_per_vehicle: int = 32 * 1024 * 1024
+    max_waiting_per_vehicle: int = 20_000  # batches whose manifest is unknown
+    body_timeout_s: float = 60.0
+    group_commit_max: int = 256
+    queue_max: int = 4_096
+    listener_queue_max: int = 1_024
+    max_requests_per_reply: int = 200  # ranges asked for again in one reply
+    downlinks_max: int = 20_000
+
+
+class Lake(Section, frozen=True):
+    """Compaction, roll-ups and retention. A number of days of 0 keeps for ever."""
+
+    compact_interval_s: float = 5.0
+    compact_batches: int = 500  # batches taken at once
+    compact_bytes: int = 64 * 1024 * 1024
+    max_file_rows: int = 5_000_000
+    merge_min_files: int = 4
+    merge_interval_s: float = 300.0
+    raw_days: float = 90.0
+    black_box_days: float = 30.0
+    minute_days: float = 400.0
+    hour_days: float = 0.0
+    events_days: float = 400.0
+    retention_interval_s: float = 3600.0
+    compression_level: int = 9
+
+
+class History(Section, frozen=True):
+    """Bounds of a query."""
+
+    max_points: int = 20_000
+    default_points: int = 2_000
+    max_signals: int = 64
+    timeout_s: float = 30.0
+    memory_bytes: int = 512 * 1024 * 1024
+    threads: int = 1
+    concurrent_queries: int = 2
+
+
+class Live(Section, frozen=True):
+    """Latest values and their streams."""
+
+    client_queue_max: int = 256
+    clients_max: int = 200
+    heartbeat_s: float = 15.0
+    stale_after_s: float = 120.0
+    persist_interval_s: float = 5.0
+
+
+class Fleet(Section, frozen=True):
+    """When a vehicle is worth a look."""
+
+    silent_after_s: float = 300.0
+    clock_skew_warn_s: float = 5.0
+    certificate_warn_days: float = 14.0
+    check_in_s: float = 0.0  # 0: the vehicle's own period
+    audit_days: float = 730.0
+
+
+class CloudConfig(Section, frozen=True):
+    """The whole file."""
+
+    operator: OperatorPort = OperatorPort()
+    vehicle: VehiclePort = VehiclePort()
+    authority: Authority = Authority()
+    storage: Storage = Storage()
+    sessions: Sessions = Sessions()
+    ingest: IngestLimits = IngestLimits()
+    lake: Lake = Lake()
+    history: History = History()
+    live: Live = Live()
+    fleet: Fleet = Fleet()
+    log_format: str = "text"  # or "json"
+    base_dir: str = "."  # set by ``load_config``; not a key of the file
+
+    def path(self, name: str) -> Path:
+        """A path of the file, absolute."""
+        return (Path(self.base_dir) / name).absolute()
+
+
+def load_config(path: Path) -> CloudConfig:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: not readable, not TOML, an unknown key, a wrong type or value; names file and key.
+    """
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if "base_dir" in raw:
+        raise ConfigError(f"{path}: Object contains unknown field `base_dir`")
+    try:
+        config = msgspec.convert(raw, CloudConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    _check_values(path, config)
+    return msgspec.structs.replace(config, base_dir=str(path.absolute().parent))
+
+
+def _check_values(path: Path, config: CloudConfig) -> None:
+    """Numbers must make sense: ports in range, all others not negative, rates and limits above zero."""
+    for port, where in ((config.operator.port, "operator"), (config.vehicle.port, "vehicle")):
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"{path}: {port} is no port - at $.{where}.port")
+    if bool(config.operator.certificate) != bool(config.operator.key):
+        raise ConfigError(f"{path}: certificate and key go together - at $.operator")
+    if config.log_format not in {"text", "json"}:
+        raise ConfigError(f"{path}: {config.log_format!r} is neither 'text' nor 'json' - at $.log_format")
+    for section in ("authority", "storage", "sessions", "ingest", "history", "live", "fleet", "lake"):
+        for key, value in msgspec.to_builtins(getattr(config, section)).items():
+            if isinstance(value, str):
+                continue
+            may_be_zero = key.endswith("_days") or key in {"check_in_s", "min_free_bytes"}
+            if value < 0 or (value == 0 and not may_be_zero):
+                raise ConfigError(f"{path}: must be more than {'-1' if may_be_zero else '0'} - at $.{section}.{key}")
