@@ -12,6 +12,8 @@ import pytest
 
 from tests.support import DATA, REQUIRE_ALL
 
+pytest_plugins = ("tests.vcan.plugin",)
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

@@ -1,0 +1,1 @@
+"""The vcan guest: real SocketCAN interfaces on any machine; see README.md."""

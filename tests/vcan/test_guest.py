@@ -1,0 +1,67 @@
+"""The guest runs the suite's guest tests, and its runner never mistakes a dead guest for a passed test."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support import ROOT
+from tests.vcan import guest
+from tests.vcan.plugin import KNOWN_GUEST_TESTS, Outcome
+
+TIMEOUT_S = float(os.environ.get("OUTRIDER_GUEST_TIMEOUT_S", "1500"))
+
+
+def guest_test_files() -> list[str]:
+    """Test files that mention the guest mark: collecting the others in the guest would only cost time."""
+    found = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if path != Path(__file__).resolve() and "mark.guest" in path.read_text():
+            found.append(str(path.relative_to(ROOT)))
+    return found
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_suite_in_vcan_guest(request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every test marked ``guest`` passes in one guest, started here. Deselected where vcan exists already."""
+    if os.environ.get("OUTRIDER_GUEST") != "1":
+        pytest.skip("set OUTRIDER_GUEST=1 to start the vcan guest")
+    files = guest_test_files()
+    assert files, "no test is marked guest"
+    report = tmp_path / "outcomes.jsonl"
+    report.touch()
+    command = [sys.executable, "-m", "pytest", "-m", "guest", "-p", "no:cacheprovider", *files]
+    output = io.BytesIO()
+    failure = ""
+    try:
+        status = guest.run_command(
+            command,
+            timeout_s=TIMEOUT_S,
+            extra_environment=[f"OUTRIDER_GUEST_REPORT={report}"],
+            stdout=output,
+            stderr=output,
+        )
+    except guest.GuestError as error:
+        status, failure = error.status, str(error)
+    outcomes = [msgspec.json.decode(line, type=Outcome) for line in report.read_bytes().splitlines()]
+    ran = [o for o in outcomes if o.when == "call" or o.outcome != "passed"]
+    with capfd.disabled():
+        print()
+        for outcome in ran:
+            print(f"  [guest] {outcome.outcome.upper():7} {outcome.nodeid} ({outcome.duration_s:.2f} s)")
+    text = output.getvalue().decode(errors="replace")
+    last = outcomes[-1].nodeid if outcomes else "none"
+    assert not failure, f"{failure}\nlast test heard of: {last}\n{text[-6000:]}"
+    bad = [o for o in ran if o.outcome == "failed"]
+    assert status == 0, f"guest's pytest exited with {status}; failed: {[o.nodeid for o in bad]}\n{text[-20000:]}"
+    assert not bad
+    assert any(o.when == "call" and o.outcome == "passed" for o in ran), f"the guest ran no test\n{text[-6000:]}"
+    known = request.config.stash.get(KNOWN_GUEST_TESTS, [])
+    missing = set(known) - {o.nodeid for o in outcomes}
+    assert not missing, f"collected on the host but not run in the guest: {sorted(missing)}"
