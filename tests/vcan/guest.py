@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import os
 import shlex
@@ -169,6 +168,7 @@ def uml_command_line(job: Job) -> list[str]:
         "rw",
         f"init={HERE / 'init-uml.sh'}",
         f"OUTRIDER_JOB={job.directory}",
+        f"uml_dir={job.directory}",
         "con=null",
         "ssl=null",
         "quiet",
@@ -205,9 +205,23 @@ class Pump(threading.Thread):
         os.close(self._source)
 
 
-def _die_with_parent() -> None:
-    """In the child: be killed when the runner is, however it dies (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+@contextlib.contextmanager
+def _guard(group: int, directory: Path) -> Iterator[None]:
+    """Ends the process group and removes the job's folder if the runner dies by kill -9.
+
+    A shell waits for the end of a pipe that only the runner holds. Parent-death signals would not do: User-Mode Linux
+    has helper processes that outlive its main one.
+    """
+    script = 'read _; kill -s KILL -- "-$0" && rm -rf -- "$1"'
+    line = ["sh", "-c", script, str(group), str(directory)]
+    shell = subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        shell.kill()
+        shell.communicate()
 
 
 def run_uml(job: Job, stdout: BinaryIO, stderr: BinaryIO) -> int:
@@ -218,12 +232,12 @@ def run_uml(job: Job, stdout: BinaryIO, stderr: BinaryIO) -> int:
     """
     line = uml_command_line(job)
     if not job.command:
-        with _spawn([*line, "con0=fd:0,fd:1"], (), stdin=None) as process:
+        with _spawn([*line, "con0=fd:0,fd:1"], job) as process:
             return _wait(process, job, Pump(os.open(os.devnull, os.O_RDONLY), None))
     pipes = [os.pipe() for _ in range(3)]
     ends = [write for _, write in pipes]
     line += [f"con0=null,fd:{ends[0]}", f"ssl0=null,fd:{ends[1]}", f"ssl1=null,fd:{ends[2]}"]
-    with _spawn(line, ends, stdin=subprocess.DEVNULL) as process:
+    with _spawn(line, job, ends) as process:
         for end in ends:
             os.close(end)
         console = Pump(pipes[0][0], None, keep_bytes=8192)
@@ -237,28 +251,36 @@ def run_uml(job: Job, stdout: BinaryIO, stderr: BinaryIO) -> int:
 
 
 @contextlib.contextmanager
-def _spawn(line: Sequence[str], keep: Sequence[int], stdin: int | None) -> Iterator[subprocess.Popen[bytes]]:
-    """The guest as a process group of its own (not for a shell, which needs our terminal), gone at the end."""
+def _spawn(line: Sequence[str], job: Job, keep: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """The process as a group of its own (a shell keeps ours, it needs the terminal), all of it gone at the end."""
+    if not job.command:
+        process = subprocess.Popen(line, env=os.environ | {"HOME": str(job.directory)})
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+        return
+    quiet = subprocess.DEVNULL if keep else None
     process = subprocess.Popen(
         line,
-        stdin=stdin,
-        stdout=subprocess.DEVNULL if stdin is not None else None,
-        stderr=subprocess.DEVNULL if stdin is not None else None,
+        stdin=subprocess.DEVNULL,
+        stdout=quiet,
+        stderr=quiet,
         pass_fds=keep,
-        start_new_session=stdin is not None,
-        preexec_fn=_die_with_parent,
+        start_new_session=True,
+        env=os.environ | {"HOME": str(job.directory)} if keep else None,
     )
-    try:
-        yield process
-    finally:
-        _kill_group(process)
+    with _guard(process.pid, job.directory):
+        try:
+            yield process
+        finally:
+            _kill_group(process)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -299,14 +321,11 @@ def run_directly(job: Job, place: str) -> int:
         line = [*start, "bash", "-c", setup, str(HERE / "vcan-up.sh"), str(script)]
     elif not have_interfaces():
         raise GuestError("vcan0 … vcan5 are not all up with mtu 72 here", EX_UNAVAILABLE)
-    group = bool(job.command)
-    process = subprocess.Popen(line, start_new_session=group, preexec_fn=_die_with_parent)
-    try:
-        return process.wait(job.timeout_s if job.command else None)
-    except subprocess.TimeoutExpired:
-        raise GuestError(f"command did not finish within {job.timeout_s:.0f} s; killed", EX_TIMEOUT) from None
-    finally:
-        _kill_group(process)
+    with _spawn(line, job) as process:
+        try:
+            return process.wait(job.timeout_s if job.command else None)
+        except subprocess.TimeoutExpired:
+            raise GuestError(f"command did not finish within {job.timeout_s:.0f} s; killed", EX_TIMEOUT) from None
 
 
 # --- command line -----------------------------------------------------------------------------------------------------
