@@ -38,6 +38,7 @@ class BatchRow(Base):
     received_ns: Mapped[int] = mapped_column(BigInteger)
     manifest_hash: Mapped[str] = mapped_column(String(64))  # lower-case hex
     items: Mapped[int] = mapped_column(BigInteger)
+    items_before: Mapped[int] = mapped_column(BigInteger, default=0)  # items in all earlier batches of the stream
     first_ns: Mapped[int] = mapped_column(BigInteger)
     last_ns: Mapped[int] = mapped_column(BigInteger)
     content: Mapped[bytes] = mapped_column(LargeBinary)

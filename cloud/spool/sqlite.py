@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.db import Database
+from cloud.ingest.model import StreamRow
 from cloud.spool.deadletters import DeadLetters
 from cloud.spool.model import BatchRow, BatchState, StoredBatch
 
@@ -66,5 +67,11 @@ class SqliteBatchSpool:
         )
         if not result.all():
             return False
+        await session.execute(
+            update(StreamRow)
+            .where(StreamRow.vehicle_id == batch.vehicle_id, StreamRow.stream == batch.stream)
+            .values(dead_batches=StreamRow.dead_batches + 1, dead_items=StreamRow.dead_items + batch.items)
+            .execution_options(synchronize_session=False)
+        )
         await self._dead_letters.add(session, batch, reason)
         return True

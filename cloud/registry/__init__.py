@@ -1,0 +1,1 @@
+"""The vehicles the cloud knows: names, tags, notes and states."""
