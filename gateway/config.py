@@ -1,0 +1,148 @@
+"""The gateway's configuration: one TOML file, one frozen type, unknown keys refused, values only.
+
+Paths are relative to the file's folder. Every limit in the code is a field here, with its unit in the name and a
+default that suits a bench.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from gateway.can.config import BusConfig
+from gateway.errors import ConfigError
+from gateway.link.identity import VEHICLE_ID
+from gateway.wire.api import MAX_BATCH_BYTES
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Common rules of all sections."""
+
+
+class CollectSection(_Section, frozen=True):
+    """``[collect]``: what is collected, and how many bytes a day that may cost."""
+
+    manifest: str
+    schemes: tuple[str, ...]
+    budget_bytes_per_day: int | None = None
+
+
+class SpoolSection(_Section, frozen=True):
+    """``[spool]``: where batches wait."""
+
+    directory: str = "spool"
+    max_bytes: int = 512 * 1024 * 1024
+    segment_bytes: int = 4 * 1024 * 1024
+
+
+class TelemetrySection(_Section, frozen=True):
+    """``[telemetry]``: how batches are cut."""
+
+    critical_period_s: float = 2.0
+    normal_period_s: float = 60.0
+    bulk_period_s: float = 60.0
+    max_batch_items: int = 250_000
+    max_batch_bytes: int = MAX_BATCH_BYTES
+    checkpoint_s: float = 2.0
+    tick_ms: int = 50
+    channel_depth: int = 64
+    drain_s: float = 30.0
+
+
+class LinkSection(_Section, frozen=True):
+    """``[link]``: the way to the cloud. Without an identity directory the gateway only stores."""
+
+    identity_directory: str | None = None
+    url: str | None = None  # instead of the one enrolment gave
+    timeout_s: float = 30.0
+    window: int = 4
+    backoff_first_s: float = 1.0
+    backoff_max_s: float = 60.0
+    check_in_s: float = 60.0
+    drain_s: float = 10.0
+    renewal_check_s: float = 3600.0
+    kind_file: str | None = None  # a file holding "wifi" or "cellular", kept by the modem manager
+    downlink: bool = True
+
+
+class RuntimeSection(_Section, frozen=True):
+    """``[runtime]``: the process."""
+
+    status_socket: str | None = "gateway.sock"
+    exit_when_replayed: bool = False  # stop once every replayed log has ended and all is uploaded
+
+
+class Config(_Section, frozen=True):
+    """The whole file."""
+
+    vehicle: str
+    buses: tuple[BusConfig, ...]
+    collect: CollectSection
+    spool: SpoolSection = SpoolSection()
+    telemetry: TelemetrySection = TelemetrySection()
+    link: LinkSection = LinkSection()
+    runtime: RuntimeSection = RuntimeSection()
+
+
+#: Values that must be above zero, as ``section.key``.
+_POSITIVE = (
+    "spool.max_bytes",
+    "spool.segment_bytes",
+    "telemetry.critical_period_s",
+    "telemetry.normal_period_s",
+    "telemetry.bulk_period_s",
+    "telemetry.max_batch_items",
+    "telemetry.max_batch_bytes",
+    "telemetry.checkpoint_s",
+    "telemetry.tick_ms",
+    "telemetry.channel_depth",
+    "link.timeout_s",
+    "link.window",
+    "link.backoff_first_s",
+    "link.backoff_max_s",
+    "link.check_in_s",
+    "link.renewal_check_s",
+)
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file; files it names are not opened.
+
+    Raises:
+        ConfigError: with the file and the key that is wrong.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(error.strerror or str(error), path=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(error), path=str(path)) from error
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error), path=str(path)) from error
+    _check(config, str(path))
+    return config
+
+
+def _check(config: Config, path: str) -> None:
+    if not VEHICLE_ID.fullmatch(config.vehicle):
+        raise ConfigError("letters, digits, '.', '_' and '-' only, at most 64", path=path, where="$.vehicle")
+    if not config.buses:
+        raise ConfigError("at least one [[buses]] is needed", path=path, where="$.buses")
+    names = [bus.name for bus in config.buses]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ConfigError(f"bus {name!r} is named twice", path=path, where=f"$.buses[{i}].name")
+    if not config.collect.schemes:
+        raise ConfigError("at least one scheme is needed", path=path, where="$.collect.schemes")
+    for key in _POSITIVE:
+        section, _, name = key.partition(".")
+        if getattr(getattr(config, section), name) <= 0:
+            raise ConfigError("must be above 0", path=path, where=f"$.{key}")
+    if config.telemetry.max_batch_bytes > MAX_BATCH_BYTES:
+        raise ConfigError(f"at most {MAX_BATCH_BYTES}", path=path, where="$.telemetry.max_batch_bytes")
+    if config.spool.max_bytes < 4 * config.spool.segment_bytes:
+        raise ConfigError("at least four segments (spool.segment_bytes)", path=path, where="$.spool.max_bytes")

@@ -1,0 +1,196 @@
+"""Keeps the cloud informed and hears what it wants: check-ins by period, one WebSocket for what cannot wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import anyio
+import msgspec
+from anyio.abc import TaskStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from gateway.errors import GatewayError
+from gateway.link.backoff import Backoff
+from gateway.link.client import CloudClient
+from gateway.link.identity import Identity, make_key_request
+from gateway.link.uplink import Uplink
+from gateway.runtime import Clock, ComponentHealth, HealthBoard
+from gateway.telemetry.desk import SpoolDesk
+from gateway.wire.api import DOWNLINK, CheckIn, CheckInReply, RenewRequest
+
+log = logging.getLogger(__name__)
+
+PUSH_MAX_BYTES = 256 * 1024
+FINAL_CHECK_IN_S = 5.0
+CLOCK_SKEW_WARNING_NS = 60 * 1_000_000_000
+
+#: Builds the report as of now; the argument says whether this is the last one before a stop.
+Report = Callable[[bool], Awaitable[CheckIn]]
+
+
+class Wishes:
+    """Carries out what a ``CheckInReply`` asks for, whichever way it came."""
+
+    def __init__(self, uplink: Uplink, desk: SpoolDesk, clock: Clock) -> None:
+        self._uplink, self._desk, self._clock = uplink, desk, clock
+        self.clock_skew_ns: int | None = None
+        self.check_in_s: float | None = None
+
+    async def fulfil(self, reply: CheckInReply) -> None:
+        """Queue re-requests, forget confirmed evictions, offer the manifest.
+
+        Raises:
+            GatewayError: the manifest was wanted and did not get through.
+        """
+        self.clock_skew_ns = self._clock.utc_ns() - reply.now_ns
+        if abs(self.clock_skew_ns) > CLOCK_SKEW_WARNING_NS:
+            log.warning("clock_differs_from_cloud", extra={"skew_s": self.clock_skew_ns // 1_000_000_000})
+        self.check_in_s = reply.check_in_s
+        self._uplink.request(reply.requests)
+        await self._desk.confirm_evicted(reply.evicted_known)
+        if reply.needs_manifest:
+            await self._uplink.offer_manifest()
+
+
+class CheckInSender:
+    """Reports at start, by period and at the stop."""
+
+    name, optional, drain_s = "check-in", False, 0.0
+
+    def __init__(
+        self,
+        *,
+        client: CloudClient,
+        report: Report,
+        wishes: Wishes,
+        uplink: Uplink,
+        backoff: Backoff,
+        health: HealthBoard,
+        clock: Clock,
+        period_s: float,
+    ) -> None:
+        self._client, self._report, self._wishes, self._uplink = client, report, wishes, uplink
+        self._backoff, self._health, self._clock, self._period_s = backoff, health, clock, period_s
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Check in until cancelled, and once more then; a failure is tried again sooner than the period."""
+        self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
+        task_status.started()
+        try:
+            await self._report_by_period()
+        finally:
+            with anyio.move_on_after(FINAL_CHECK_IN_S, shield=True):
+                try:
+                    await self.check_in(is_last=True)
+                except GatewayError as error:
+                    log.info("last_check_in_failed", extra={"error": str(error)})
+
+    async def _report_by_period(self) -> None:
+        while True:
+            pause_s = self._wishes.check_in_s or self._period_s
+            try:
+                await self.check_in(is_last=False)
+            except GatewayError as error:
+                pause_s = min(pause_s, self._backoff.failed())
+                if self._health.report(self.name, ComponentHealth.DEGRADED, str(error)):
+                    log.warning("check_in_failed", extra={"error": str(error)})
+            else:
+                self._backoff.succeeded()
+                self._health.report(self.name, ComponentHealth.OK)
+            await anyio.sleep(pause_s)
+
+    async def check_in(self, *, is_last: bool) -> None:
+        """One report and what follows from the answer.
+
+        Raises:
+            GatewayError: the cloud was not reached or did not accept it.
+        """
+        message = await self._report(is_last)
+        reply = await self._client.check_in(message)
+        self._uplink.reported_not_found(message.not_found)
+        await self._wishes.fulfil(reply)
+
+
+class Downlink:
+    """One WebSocket under the vehicle's identity; without it the check-ins carry the same messages, only later."""
+
+    name, drain_s, optional = "downlink", 0.0, True
+
+    def __init__(
+        self, *, client: CloudClient, wishes: Wishes, backoff: Backoff, health: HealthBoard, clock: Clock
+    ) -> None:
+        self._client, self._wishes, self._backoff, self._health, self._clock = client, wishes, backoff, health, clock
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Stay connected until cancelled."""
+        self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
+        task_status.started()
+        url = "wss://" + urlsplit(self._client.base_url).netloc + DOWNLINK
+        while True:
+            try:
+                await self._listen(url)
+                why = "closed by the cloud"
+            except (OSError, WebSocketException, GatewayError, msgspec.DecodeError, TimeoutError) as error:
+                why = str(error) or type(error).__name__
+            pause_s = self._backoff.failed()
+            if self._health.report(self.name, ComponentHealth.DEGRADED, f"polling instead: {why}"):
+                log.info("downlink_lost", extra={"error": why})
+            await anyio.sleep(pause_s)
+
+    async def _listen(self, url: str) -> None:
+        async with connect(
+            url, ssl=self._client.tls_context(), max_size=PUSH_MAX_BYTES, open_timeout=20, proxy=None
+        ) as socket:
+            self._health.report(self.name, ComponentHealth.OK)
+            async for message in socket:
+                self._backoff.succeeded()
+                raw = message if isinstance(message, bytes) else message.encode()
+                await self._wishes.fulfil(msgspec.json.decode(raw, type=CheckInReply))
+
+
+class CertificateKeeper:
+    """Renews the certificate when two thirds of its life have passed."""
+
+    name, drain_s, optional = "certificate", 0.0, True
+
+    def __init__(
+        self,
+        *,
+        client: CloudClient,
+        identity: Identity,
+        vehicle: str,
+        health: HealthBoard,
+        clock: Clock,
+        period_s: float,
+    ) -> None:
+        self._client, self._identity, self._vehicle = client, identity, vehicle
+        self._health, self._clock, self._period_s = health, clock, period_s
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Look once an hour; a renewal that fails is tried at the next look."""
+        self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
+        task_status.started()
+        while True:
+            try:
+                if self._identity.needs_renewal(self._clock.utc_ns()):
+                    await self.renew()
+                self._health.report(self.name, ComponentHealth.OK)
+            except GatewayError as error:
+                self._health.report(self.name, ComponentHealth.DEGRADED, str(error))
+                log.error("certificate_not_renewed", extra={"error": str(error)})
+            await anyio.sleep(self._period_s)
+
+    async def renew(self) -> None:
+        """A new key, a new certificate, from now on used for every connection.
+
+        Raises:
+            GatewayError: the old one stays in use.
+        """
+        request = make_key_request(self._vehicle)
+        reply = await self._client.renew(RenewRequest(request.csr_pem))
+        self._identity.renew(request, reply.certificate_pem, reply.ca_pem)
+        await self._client.reload()
+        log.info("certificate_renewed")
