@@ -44,7 +44,7 @@ class Authority(Section, frozen=True):
     certificate: str = "pki/ca.pem"
     key: str = "pki/ca.key"
     vehicle_certificate_days: int = 90
-    renewal_days: int = 30  # a vehicle may renew when fewer days are left
+    max_certificates_per_vehicle: int = 20  # valid at the same time
     token_ttl_s: int = 24 * 3600
     token_ttl_max_s: int = 30 * 24 * 3600
 
@@ -67,6 +67,8 @@ class Sessions(Section, frozen=True):
     login_attempts: int = 10  # per name and per address, within the window
     login_window_s: float = 300.0
     max_sessions_per_user: int = 20
+    argon2_time_cost: int = 3
+    argon2_memory_kib: int = 65_536
 
 
 class IngestLimits(Section, frozen=True):

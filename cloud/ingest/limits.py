@@ -27,7 +27,7 @@ class TokenBucket:
             self.at_ns = now_ns
 
     def wait_s(self, amount: float, now_ns: int) -> float:
-        """0 when ``amount`` can be taken now, else how long until it can. An amount above the burst needs a full one."""
+        """0 when ``amount`` can be taken now, else the time until it can; more than the burst needs a full bucket."""
         self.refill(now_ns)
         short = min(amount, self.burst) - self.tokens
         return max(0.0, short / self.rate_per_s)

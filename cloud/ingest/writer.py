@@ -44,6 +44,8 @@ class Upload:
     header: BatchHeader
     content: bytes
     received_ns: int
+    dead: bool = False  # unreadable, the header is the vehicle's word; the content lies with the dead letters
+    replay: bool = False  # from the dead letters: may take the place of the same batch in state dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class _Stream:
     batches: int = 0
     items: int = 0
     content_bytes: int = 0
+    dead_batches: int = 0
+    dead_items: int = 0
     duplicates: int = 0
     conflicts: int = 0
     last_received_ns: int = 0
@@ -97,7 +101,7 @@ _NEW_STREAM = (
 )
 _UPDATE_STREAM = (
     "UPDATE streams SET contiguous=?, ahead=?, stored_batches=stored_batches+?, stored_items=stored_items+?,"
-    " stored_bytes=stored_bytes+?, duplicates=duplicates+?, conflicts=conflicts+?, stalled_ns=?,"
+    " stored_bytes=stored_bytes+?, dead_batches=dead_batches+?, dead_items=dead_items+?, duplicates=duplicates+?, conflicts=conflicts+?, stalled_ns=?,"
     " last_received_ns=max(last_received_ns,?) WHERE vehicle_id=? AND stream=?"
 )
 
@@ -142,6 +146,8 @@ class _Transaction:
         if row[0] != digest:
             stream.conflicts += 1
             return Outcome(Verdict.CONFLICT, stream.held.contiguous, bool(stream.held.ahead))
+        if upload.replay and row[1] == BatchState.DEAD:
+            return self._revive(upload, stream)
         stream.duplicates += 1
         return Outcome(
             Verdict.DUPLICATE,
@@ -151,11 +157,31 @@ class _Transaction:
             dead=row[1] == BatchState.DEAD,
         )
 
+    def _revive(self, upload: Upload, stream: _Stream) -> Outcome:
+        """Dead → stored, with what the header says now that it can be read."""
+        key = (upload.vehicle_id, upload.header.stream, upload.header.sequence)
+        (items, size) = self._db.execute(
+            "DELETE FROM batches WHERE vehicle_id=? AND stream=? AND sequence=? RETURNING items, content_bytes", key
+        ).fetchone()
+        self._db.execute(
+            "UPDATE streams SET dead_batches=dead_batches-1, dead_items=dead_items-? WHERE vehicle_id=? AND stream=?",
+            (items, *key[:2]),
+        )
+        stream.batches, stream.items, stream.content_bytes = (
+            stream.batches - 1,
+            stream.items - items,
+            stream.content_bytes - size,
+        )
+        return self._store(upload, stream, hashlib.sha256(upload.content).digest())
+
     def _store(self, upload: Upload, stream: _Stream, digest: bytes) -> Outcome:
         header = upload.header
         manifest_hash = header.manifest_hash.hex()
         known_manifest = self._has_manifest(manifest_hash)
         state = BatchState.STORED if known_manifest else BatchState.WAITING_MANIFEST
+        if upload.dead:
+            state, known_manifest = BatchState.DEAD, True
+            stream.dead_batches, stream.dead_items = stream.dead_batches + 1, stream.dead_items + header.items
         cursor = self._db.execute(
             _INSERT,
             (
@@ -168,7 +194,7 @@ class _Transaction:
                 header.items_before,
                 header.first_ns,
                 header.last_ns,
-                upload.content,
+                b"" if upload.dead else upload.content,
                 len(upload.content),
                 digest,
                 state.value,
@@ -196,7 +222,8 @@ class _Transaction:
             stream.held.contiguous,
             bool(stream.held.ahead),
             needs_manifest=not known_manifest,
-            stored=stored,
+            stored=None if upload.dead else stored,
+            dead=upload.dead,
         )
 
     def _stream(self, vehicle_id: str, name: str, now_ns: int) -> _Stream | None:
@@ -235,6 +262,8 @@ class _Transaction:
                     s.batches,
                     s.items,
                     s.content_bytes,
+                    s.dead_batches,
+                    s.dead_items,
                     s.duplicates,
                     s.conflicts,
                     s.stalled_ns,
@@ -258,6 +287,7 @@ class IngestWriter:
         self._thread = ThreadPoolExecutor(1, "ingest-writer")
         self._connection: sqlite3.Connection | None = None
         self._closed = False
+        self._committing: asyncio.Future[None] | None = None
         self.statistics = WriterStatistics()
 
     @property
@@ -294,15 +324,15 @@ class IngestWriter:
                 group = [await self._queue.get()]
                 while len(group) < self._limits.group_commit_max and not self._queue.empty():
                     group.append(self._queue.get_nowait())
-                await asyncio.shield(asyncio.ensure_future(self._commit_group(group)))
+                self._committing = asyncio.ensure_future(self._commit_group(group))
+                await asyncio.shield(self._committing)
         finally:
             await self._close()
 
     async def _close(self) -> None:
         self._closed = True
-        # A commit that was under way when we were cancelled still holds the lock.
-        async with self._db.write_lock:
-            pass
+        if self._committing is not None:  # a commit that was under way when we were cancelled
+            await asyncio.wait([self._committing])
         while not self._queue.empty():
             _, future = self._queue.get_nowait()
             if not future.done():
@@ -321,6 +351,15 @@ class IngestWriter:
             for _, future in group:
                 if not future.done():
                     future.set_exception(Unavailable(f"the batch could not be stored ({error})"))
+            return
+        except Exception as error:  # a mistake of ours: it must cost one upload, not the service
+            self.statistics.failures += 1
+            if len(group) == 1:
+                if not group[0][1].done():
+                    group[0][1].set_exception(error)
+                return
+            for single in group:
+                await self._commit_group([single])
             return
         self._count(outcomes)
         for (_, future), outcome in zip(group, outcomes, strict=True):

@@ -1,0 +1,1 @@
+"""Operators: users, passwords, roles, sessions, and the audit trail."""
