@@ -16,9 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dbc.decode.identify import Identifier
-from dbc.decode.plan import Plan, compile_plan
-from dbc.frames import ERROR, REMOTE, FrameBatch
+from dbc.decode.plan import (
+    COLUMN,
+    COUNT,
+    CROSSES,
+    END,
+    FILTERED,
+    LEFT,
+    MASK,
+    NEEDS,
+    NEEDS_MASK,
+    NUMBER,
+    RIGHT,
+    Plan,
+    compile_plan,
+)
+from dbc.frames import ERROR, EXTENDED, MAX_LENGTH, REMOTE, FrameBatch
 from dbc.manifest import Manifest
+
+_NONE = np.zeros(0, np.intp)
+_SPECIAL = np.uint8(EXTENDED | REMOTE | ERROR)
 
 
 class FrameStatus(IntEnum):
@@ -78,44 +95,42 @@ class Decoder:
         self._identifier = Identifier(manifest)
         self._plan = compile_plan(manifest, signals)
         self.unsupported = self._plan.unsupported
-        known = len(manifest.messages)
-        self._number = np.append(np.arange(known, dtype=np.int32), np.int32(-1))
-        self._status = np.append(np.zeros(known, np.uint8), np.uint8(FrameStatus.UNKNOWN_ID))
         self._any_selector = bool(self._plan.selectors.present.any())
-        self._any_crossing = bool(self._plan.variants.crosses.any())
-        self._any_filtered = bool(self._plan.variants.filtered.any())
-        self._count_up = np.arange(4096)
+        self._scratch = _Scratch(4096)
 
     def decode(self, frames: FrameBatch) -> Decoded:
         """All samples in ``frames``. Never raises for what frames contain."""
         plan = self._plan
-        message = self._identifier.match(frames)
-        special = (frames.flags & (REMOTE | ERROR)) != 0
-        if has_special := bool(special.any()):
-            message[special] = self._identifier.unknown
+        special = frames.flags & _SPECIAL if np.count_nonzero(frames.flags) else frames.flags
+        plain = not np.count_nonzero(special)
+        message = self._identifier.match_standard(frames) if plain else self._identifier.match(frames)
+        if not plain:
+            message[special > EXTENDED] = self._identifier.unknown
         bank = _bank(plan, frames)
-        variant = plan.message_variant.take(message)
-        lacking = self._select(message, bank, frames.length, variant) if self._any_selector else np.zeros(0, np.intp)
-        samples = self._expand(variant, bank, frames.length, lacking)
-        status = self._status.take(message)
-        if has_special:
-            status[special] = np.where(frames.flags[special] & ERROR, FrameStatus.ERROR_FRAME, FrameStatus.REMOTE)
-        if len(short := samples.short):
+        run = plan.messages.take(message, axis=0, mode="clip")
+        lacking = self._select(message, bank, frames.length, run) if self._any_selector else _NONE
+        frame, signal, raw, short = self._expand(run, bank, frames.length, lacking)
+        number = run[:, NUMBER].astype(np.int32)
+        status = (number < 0).view(np.uint8)  # DECODED or UNKNOWN_ID
+        if not plain:
+            status[special & np.uint8(REMOTE) != 0] = FrameStatus.REMOTE
+            status[special & np.uint8(ERROR) != 0] = FrameStatus.ERROR_FRAME
+        if len(short):
             status[short] = FrameStatus.PARTIAL
-            status[short[np.bincount(samples.frame, minlength=len(frames))[short] == 0]] = FrameStatus.SHORT
-        return Decoded(self._number.take(message), status, samples.frame, samples.signal, samples.raw)
+            status[short[np.bincount(frame, minlength=len(frames))[short] == 0]] = FrameStatus.SHORT
+        return Decoded(number, status, frame, signal, raw)
 
     def _select(
         self,
-        message: NDArray[np.int32],
+        message: NDArray[np.intp],
         bank: NDArray[np.uint64],
         length: NDArray[np.uint8],
-        variant: NDArray[np.intp],
+        run: NDArray[np.int64],
     ) -> NDArray[np.intp]:
-        """Replace the variant of multiplexed frames by what their main selector chooses; returns frames without it."""
+        """Replace the run of multiplexed frames by what their main selector chooses; returns frames without it."""
         selectors = self._plan.selectors
-        chosen = np.flatnonzero(selectors.present.take(message))
-        lacking = np.zeros(0, np.intp)
+        chosen = np.flatnonzero(selectors.present.take(message, mode="clip"))
+        lacking = _NONE
         if not len(chosen):
             return lacking
         of = message.take(chosen)
@@ -126,77 +141,68 @@ class Decoder:
         value = bank.take(chosen * bank.shape[1] + selectors.column.take(of))
         value <<= selectors.left.take(of)
         value >>= selectors.right.take(of)
-        variant[chosen] = selectors.table.take(selectors.first.take(of) + value.astype(np.intp))
+        variant = selectors.table.take(selectors.first.take(of) + value.view(np.int64))
+        run[chosen] = self._plan.variants.take(variant, axis=0, mode="clip")
         return lacking
 
     def _expand(
         self,
-        variant: NDArray[np.intp],
+        run: NDArray[np.int64],
         bank: NDArray[np.uint64],
         length: NDArray[np.uint8],
         short: NDArray[np.intp],
-    ) -> _Samples:
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.intp]]:
+        """The sample arrays of ``Decoded``, and the frames that lack a signal asked for."""
         plan, entries = self._plan, self._plan.entries
-        counts = plan.variants.count.take(variant)
-        ends = np.cumsum(counts)
+        counts = run[:, COUNT]
+        ends = counts.cumsum()
         total = int(ends[-1]) if len(ends) else 0
-        starts = ends - counts
-        frame = np.repeat(self._counting(len(counts)), counts)
-        entry = np.repeat(plan.variants.first.take(variant) - starts, counts)
-        entry += self._counting(total)
+        scratch = self._scratch
+        if max(total, len(counts)) > scratch.capacity:
+            scratch.grow(2 * max(total, len(counts)))
+        frame = scratch.count_up[: len(counts)].repeat(counts)
+        entry = (run[:, END] - ends).repeat(counts)
+        entry += scratch.count_up[:total]
+        shape = entries.shape.take(entry, axis=0, out=scratch.shape[:total], mode="clip")
         at = frame
         if bank.shape[1] > 1:
-            at = entries.column.take(entry)
-            at += frame * bank.shape[1]
-        word = bank.take(at)
-        if self._any_crossing and plan.variants.crosses.take(variant).any():
-            _join_words(plan, entry, at, bank, word)
-        word <<= entries.left.take(entry)
-        raw = word.view(np.int64)
-        raw >>= entries.right.take(entry)
-        raw &= entries.mask.take(entry)
-        signal = entries.signal.take(entry)
+            at = np.multiply(frame, bank.shape[1], out=scratch.at[:total])
+            at += shape[:, COLUMN]
+        raw = bank.take(at, mode="clip").view(np.int64)
+        if plan.crosses and np.count_nonzero(run[:, NEEDS] & CROSSES):
+            _join_words(plan, entry, at, bank, raw.view(np.uint64))
+        raw <<= shape[:, LEFT]
+        raw >>= shape[:, RIGHT]
+        raw &= shape[:, MASK]
+        signal = entries.signal.take(entry, mode="clip")
 
         keep = None
-        if self._any_filtered and plan.variants.filtered.take(variant).any():
-            keep = _conditions_hold(plan, entry, starts.take(frame), raw)
-        lacking = plan.variants.needs.take(variant) > length
-        if lacking.any():
+        if plan.filtered and np.count_nonzero(run[:, NEEDS] & FILTERED):
+            keep = _conditions_hold(plan, entry, (ends - counts).take(frame), raw)
+        needs = run[:, NEEDS] & NEEDS_MASK if plan.crosses or plan.filtered else run[:, NEEDS]
+        if np.count_nonzero(needs > length):
             absent = entries.needs.take(entry) > length.take(frame)
             keep = np.ones(total, np.bool_) if keep is None else keep
             short = np.union1d(short, frame[absent & keep & entries.emit.take(entry)])
             keep &= ~absent
         if keep is not None:
-            if self._any_filtered:
+            if plan.filtered:
                 keep &= entries.emit.take(entry)
             frame, signal, raw = frame[keep], signal[keep], raw[keep]
-        return _Samples(frame.astype(np.int32), signal, raw, short)
-
-    def _counting(self, count: int) -> NDArray[np.intp]:
-        """0, 1, … ``count - 1``; the array is shared."""
-        if len(self._count_up) < count:
-            self._count_up = np.arange(2 * count)
-        return self._count_up[:count]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Samples:
-    frame: NDArray[np.int32]
-    signal: NDArray[np.int32]
-    raw: NDArray[np.int64]
-    short: NDArray[np.intp]  # frames that lack a signal asked for
+        return frame.astype(np.int32), signal, raw, short
 
 
 def _bank(plan: Plan, frames: FrameBatch) -> NDArray[np.uint64]:
     """The payloads as rows of words: little-endian numbers first, then big-endian ones, whichever are needed."""
-    payload = np.ascontiguousarray(frames.data[:, : 8 * plan.words])
-    if not plan.big:
-        return payload.view("<u8").astype(np.uint64, copy=False)
-    if not plan.little:
-        return payload.view(">u8").astype(np.uint64)
-    bank = np.empty((len(frames), 2 * plan.words), np.uint64)
-    bank[:, : plan.words] = payload.view("<u8")
-    bank[:, plan.words :] = payload.view(">u8")
+    data = frames.data if frames.data.flags.c_contiguous else np.ascontiguousarray(frames.data)
+    if not plan.big and plan.words == MAX_LENGTH // 8:
+        return data.view("<u8").astype(np.uint64, copy=False)
+    words = data.view("<u8")[:, : plan.words]
+    bank = np.empty((len(frames), plan.words * (plan.little + plan.big)), np.uint64)
+    if plan.little:
+        bank[:, : plan.words] = words
+    if plan.big:
+        bank[:, -plan.words :] = words.byteswap()
     return bank
 
 
@@ -245,3 +251,17 @@ def _runs(firsts: NDArray[np.intp], counts: NDArray[np.intp]) -> tuple[NDArray[n
     ends = np.cumsum(counts)
     starts = ends - counts
     return np.repeat(firsts - starts, counts) + np.arange(int(ends[-1])), starts
+
+
+class _Scratch:
+    """Memory that lives from batch to batch: asking the system for it each time costs more than the arithmetic."""
+
+    def __init__(self, capacity: int) -> None:
+        self.grow(capacity)
+
+    def grow(self, capacity: int) -> None:
+        """Room for ``capacity`` pairs."""
+        self.capacity = capacity
+        self.count_up = np.arange(capacity)
+        self.shape = np.empty((capacity, 4), np.int64)
+        self.at = np.empty(capacity, np.intp)

@@ -22,6 +22,15 @@ MAX_TABLE_BITS = 12
 #: A message whose variants would have more entries than this keeps its selectors as conditions.
 MAX_MESSAGE_ENTRIES = 1 << 17
 
+#: Columns of ``Plan.messages`` and ``Plan.variants``: end of the run of entries, their number, payload bytes that the
+#: longest of them needs plus the flags below, message number or -1.
+END, COUNT, NEEDS, NUMBER = 0, 1, 2, 3
+NEEDS_MASK, CROSSES, FILTERED = 0xFF, 0x100, 0x200
+
+#: Columns of ``Entries.shape``: shift left (as uint64), then right, then mask (-1 for signed signals, which the right
+#: shift extends); column of the bank of words.
+LEFT, RIGHT, MASK, COLUMN = 0, 1, 2, 3
+
 _INT64 = np.iinfo(np.int64)
 
 
@@ -30,10 +39,7 @@ class Entries:
     """Parallel arrays over all entries of all variants."""
 
     signal: NDArray[np.int32]  # the signal's number in the manifest
-    column: NDArray[np.intp]  # of the bank of words
-    left: NDArray[np.uint64]
-    right: NDArray[np.int64]
-    mask: NDArray[np.int64]  # -1 for signed signals, which the right shift extends
+    shape: NDArray[np.int64]  # [entries, 4]: LEFT, RIGHT, MASK, COLUMN; one gather fetches all four
     crosses: NDArray[np.bool_]
     big_endian: NDArray[np.bool_]
     skip: NDArray[np.uint64]
@@ -52,17 +58,6 @@ class Conditions:
     first_range: NDArray[np.intp]
     low: NDArray[np.int64]
     high: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Variants:
-    """Parallel arrays over variants; the last one has no entries and stands for unknown frames."""
-
-    count: NDArray[np.intp]
-    first: NDArray[np.intp]
-    needs: NDArray[np.uint8]  # the most any entry needs
-    crosses: NDArray[np.bool_]  # some entry does
-    filtered: NDArray[np.bool_]  # some entry has conditions or is not emitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +80,12 @@ class Plan:
     words: int  # 64-bit words of a payload to look at
     little: bool  # some entry is little-endian
     big: bool
-    message_variant: NDArray[np.intp]  # the variant of a message whose selector chooses none
+    crosses: bool  # some entry does
+    filtered: bool  # some entry has conditions or is not emitted
+    messages: NDArray[np.int64]  # [messages + 1, 4]: END, COUNT, NEEDS, NUMBER; the last for unknown frames
+    variants: NDArray[np.int64]  # the same of each variant
     entries: Entries
     conditions: Conditions
-    variants: Variants
     selectors: Selectors
     unsupported: tuple[tuple[int, str], ...]  # signal number, why
 
@@ -194,10 +191,13 @@ class _Builder:
         counts = np.array([len(e.conditions) for e in entries], np.intp)
         arrays = Entries(
             signal=np.array([n for n, _ in self.entries], np.int32),
-            column=np.array([column(e.signal, e.place) for e in entries], np.intp),
-            left=np.array([_left(e.signal, e.place) for e in entries], np.uint64),
-            right=np.array([WORD_BITS - e.signal.length for e in entries], np.int64),
-            mask=np.array([_mask(e.signal) for e in entries], np.int64),
+            shape=np.array(
+                [
+                    (_left(e.signal, e.place), WORD_BITS - e.signal.length, _mask(e.signal), column(e.signal, e.place))
+                    for e in entries
+                ],
+                np.int64,
+            ).reshape(-1, 4),
             crosses=np.array([e.place.crosses for e in entries], np.bool_),
             big_endian=np.array([e.signal.big_endian for e in entries], np.bool_),
             skip=np.array([e.place.skip for e in entries], np.uint64),
@@ -207,11 +207,15 @@ class _Builder:
             first_condition=_starts(counts),
         )
         range_counts = np.array([len(rs) for _, rs in conditions], np.intp)
+        variants = self._variants(arrays)
         return Plan(
             words=words,
             little=little or not big,
             big=big,
-            message_variant=np.array(self.message_variant, np.intp),
+            crosses=bool(arrays.crosses.any()),
+            filtered=bool(((arrays.conditions > 0) | ~arrays.emit).any()),
+            messages=variants[self.message_variant],
+            variants=variants,
             entries=arrays,
             conditions=Conditions(
                 selector=np.array([s for s, _ in conditions], np.intp),
@@ -220,7 +224,6 @@ class _Builder:
                 low=np.array([_clip(low) for low, _ in ranges], np.int64),
                 high=np.array([_clip(high) for _, high in ranges], np.int64),
             ),
-            variants=self._variants(arrays),
             selectors=Selectors(
                 present=np.array([s is not None for s in self.selectors], np.bool_),
                 column=np.array([column(s[0], s[1]) if s else 0 for s in self.selectors], np.intp),
@@ -233,18 +236,21 @@ class _Builder:
             unsupported=tuple(self.unsupported),
         )
 
-    def _variants(self, entries: Entries) -> Variants:
-        count = np.array(self.variant_lengths, np.intp)
-        first = _starts(count)
-        runs = [slice(a, a + n) for a, n in zip(first.tolist(), self.variant_lengths, strict=True)]
-        filtered = (entries.conditions > 0) | ~entries.emit
-        return Variants(
-            count=count,
-            first=first,
-            needs=np.array([entries.needs[run].max(initial=0) for run in runs], np.uint8),
-            crosses=np.array([entries.crosses[run].any() for run in runs], np.bool_),
-            filtered=np.array([filtered[run].any() for run in runs], np.bool_),
-        )
+    def _variants(self, entries: Entries) -> NDArray[np.int64]:
+        """``Plan.variants``. A message's variants are next to each other."""
+        count = np.array(self.variant_lengths, np.int64)
+        rows = np.zeros((len(count), 4), np.int64)
+        rows[:, END], rows[:, COUNT] = np.cumsum(count), count
+        owner = np.searchsorted(self.message_variant, np.arange(len(count)), side="right") - 1
+        rows[:, NUMBER] = np.where(owner == len(self.message_variant) - 1, -1, owner)
+        filled = np.flatnonzero(count)
+        if len(filled):
+            first = rows[filled, END] - count[filled]
+            rows[filled, NEEDS] = np.maximum.reduceat(entries.needs, first)
+            rows[filled, NEEDS] |= np.where(np.logical_or.reduceat(entries.crosses, first), CROSSES, 0)
+            filtered = (entries.conditions > 0) | ~entries.emit
+            rows[filled, NEEDS] |= np.where(np.logical_or.reduceat(filtered, first), FILTERED, 0)
+        return rows
 
 
 def _closure(message: Message, wanted: set[int]) -> tuple[list[int], dict[int, str]]:
