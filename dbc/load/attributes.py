@@ -35,11 +35,13 @@ class Attributes:
 
     def integer_of_message(self, key: int, name: str) -> int:
         """A non-negative integer attribute of a message; 0 when absent or no such number."""
-        return self._non_negative(name, self.of_message(key, name))
+        stated = self._parsed.message_attributes.get(key, {}).get(name)
+        return self._non_negative(name, stated, self.of_message(key, name))
 
     def integer_of_signal(self, key: SignalKey, name: str) -> int:
         """A non-negative integer attribute of a signal; 0 when absent or no such number."""
-        return self._non_negative(name, self.of_signal(key, name))
+        stated = self._parsed.signal_attributes.get(key, {}).get(name)
+        return self._non_negative(name, stated, self.of_signal(key, name))
 
     def frame_format(self, key: int) -> str:
         """VFrameFormat of a message as its name, "" where the file does not use the attribute."""
@@ -69,16 +71,16 @@ class Attributes:
             return definition.choices[index]
         if name == "VFrameFormat" and index in _FRAME_FORMATS:
             return _FRAME_FORMATS[index]
-        self._log.error("bad_attribute", line, f"{name} has no choice number {index}")
+        self._log.add("bad_attribute", line, f"{name} has no choice number {index}")
         return None
 
-    def _non_negative(self, name: str, value: AttributeValue | None) -> int:
+    def _non_negative(self, name: str, stated: tuple[int, AttributeValue] | None, value: AttributeValue | None) -> int:
         number = whole_number(value)
-        if number is None or not 0 <= number < 1 << 32:
-            if value not in (None, ""):
-                self._log.error("bad_attribute", 0, f"{name} is {value!r}, not a whole number from 0 to 4294967295")
-            return 0
-        return number
+        if number is not None and 0 <= number < 1 << 32:
+            return number
+        if stated is not None and value not in (None, ""):
+            self._log.add("bad_attribute", stated[0], f"{name} is {value!r}, no whole number from 0 to 4294967295")
+        return 0
 
 
 def whole_number(value: AttributeValue | None) -> int | None:

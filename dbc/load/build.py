@@ -78,16 +78,16 @@ class _Builder:
         extended = bool(raw.dbc_id & EXTENDED_BIT)
         can_id = raw.dbc_id & ~EXTENDED_BIT
         if raw.dbc_id >= EXTENDED_BIT << 1 or can_id > MAX_EXTENDED_ID:
-            self._log.error("bad_id", raw.line, f"{raw.dbc_id} is no CAN identifier; the message is dropped", raw.name)
+            self._log.add("bad_id", raw.line, f"{raw.dbc_id} is no CAN identifier; the message is dropped", raw.name)
             return None
         if not extended and can_id > MAX_STANDARD_ID:
             text = f"0x{can_id:X} needs 29 bits, but bit 31, which says so, is not set; read as extended"
-            self._log.warning("extended_bit_missing", raw.line, text, raw.name)
+            self._log.add("extended_bit_missing", raw.line, text, raw.name)
             extended = True
         first = self._ids.setdefault((can_id, extended), raw)
         if first is not raw:
             text = f"0x{can_id:X} is already that of {first.name} in line {first.line}; the later message is dropped"
-            self._log.error("duplicate_id", raw.line, text, raw.name)
+            self._log.add("duplicate_id", raw.line, text, raw.name)
             return None
         return can_id, extended
 
@@ -97,20 +97,20 @@ class _Builder:
         name = unique_name(wanted, self._names, f"{can_id:X}")
         if name != wanted:
             text = f"a message of this name came before; this one is called {name}"
-            self._log.warning("duplicate_message_name", raw.line, text, wanted)
+            self._log.add("duplicate_message_name", raw.line, text, wanted)
         self._names.add(name)
         return name
 
     def _length(self, raw: RawMessage, frame_format: str, pgn: int | None) -> int:
         if raw.length > CLASSIC_LENGTH and pgn is not None:
             text = f"{raw.length} bytes travel in several J1939 frames, which are not put together"
-            self._log.note("j1939_transport", raw.line, text, raw.name)
+            self._log.add("j1939_transport", raw.line, text, raw.name)
         elif raw.length > MAX_LENGTH:
             text = f"{raw.length} bytes do not fit into a frame; cut to {MAX_LENGTH}"
-            self._log.warning("bad_length", raw.line, text, raw.name)
+            self._log.add("bad_length", raw.line, text, raw.name)
         elif raw.length > CLASSIC_LENGTH and frame_format and not frame_format.endswith("_FD"):
             text = f"{raw.length} bytes need CAN FD, but VFrameFormat says {frame_format}; read as FD"
-            self._log.warning("fd_format_missing", raw.line, text, raw.name)
+            self._log.add("fd_format_missing", raw.line, text, raw.name)
         return min(raw.length, MAX_LENGTH)
 
     def _pgn(self, raw: RawMessage, can_id: int, extended: bool, frame_format: str) -> int | None:
@@ -118,7 +118,7 @@ class _Builder:
             return None
         if not extended:
             text = "J1939 has extended identifiers only; the message is matched by its identifier"
-            self._log.warning("j1939_standard_id", raw.line, text, raw.name)
+            self._log.add("j1939_standard_id", raw.line, text, raw.name)
             return None
         return pgn_of(can_id)
 
@@ -131,7 +131,7 @@ class _Builder:
         nodes = self._parsed.nodes
         if nodes and raw.sender not in nodes and raw.sender not in self._unknown_nodes:
             self._unknown_nodes.add(raw.sender)
-            self._log.note("unknown_node", raw.line, f"BU_ does not name the sender {raw.sender}", raw.name)
+            self._log.add("unknown_node", raw.line, f"BU_ does not name the sender {raw.sender}", raw.name)
         return self._attributes.node_name(raw.sender)
 
     # Signals
@@ -161,21 +161,21 @@ class _Builder:
         if not 1 <= signal.length <= MAX_SIGNAL_BITS:
             code = "signal_too_long" if signal.length else "zero_length"
             text = f"{signal.length} bits; a signal has 1 to {MAX_SIGNAL_BITS}. It is dropped"
-            self._log.error(code, signal.line, text, raw.name, signal.name)
+            self._log.add(code, signal.line, text, raw.name, signal.name)
             return None
         if signal.start >= 8 * MAX_LENGTH or last_byte(signal.start, signal.length, signal.big_endian) >= MAX_LENGTH:
             text = f"bit {signal.start} with {signal.length} bits lies outside of any frame; the signal is dropped"
-            self._log.error("signal_out_of_frame", signal.line, text, raw.name, signal.name)
+            self._log.add("signal_out_of_frame", signal.line, text, raw.name, signal.name)
             return None
         line, stated = self._parsed.value_types.get((raw.key, signal.name), (0, 0))
         if stated in (1, 2):
             if signal.length not in (32, 64):
                 text = f"a float of {signal.length} bits cannot be read; the signal is dropped"
-                self._log.error("bad_float_length", line, text, raw.name, signal.name)
+                self._log.add("bad_float_length", line, text, raw.name, signal.name)
                 return None
             if (stated == 2) != (signal.length == 64):
                 text = f"SIG_VALTYPE_ {stated} does not go with {signal.length} bits; the length decides"
-                self._log.warning("float_length_mismatch", line, text, raw.name, signal.name)
+                self._log.add("float_length_mismatch", line, text, raw.name, signal.name)
             return Kind.FLOAT64 if signal.length == 64 else Kind.FLOAT32
         return Kind.SIGNED if signal.signed else Kind.UNSIGNED
 
@@ -188,7 +188,7 @@ class _Builder:
         name = unique_name(wanted, names, "2")
         if name != wanted:
             text = f"the message has a signal of this name already; this one is called {name}"
-            self._log.warning("duplicate_signal_name", signal.line, text, raw.name, signal.name)
+            self._log.add("duplicate_signal_name", signal.line, text, raw.name, signal.name)
         names.add(name)
         return name
 
@@ -235,12 +235,12 @@ class _Builder:
                 value = as_int64(number)
             if labels.setdefault(value, text) != text:
                 note = f"VAL_ gives {number} two texts; the later is used"
-                self._log.warning("duplicate_label", stated.line, note, raw.name, signal.name)
+                self._log.add("duplicate_label", stated.line, note, raw.name, signal.name)
                 labels[value] = text
         if misfits:
             shown = ", ".join(map(str, misfits[:5])) + (" …" if len(misfits) > 5 else "")
             note = f"the signal cannot hold these values of VAL_: {shown}"
-            self._log.warning("label_out_of_range", stated.line, note, raw.name, signal.name)
+            self._log.add("label_out_of_range", stated.line, note, raw.name, signal.name)
         return labels
 
     def _pairs(self, raw: RawMessage, signal: RawSignal, stated: Labels) -> list[tuple[int, str]]:
@@ -249,7 +249,7 @@ class _Builder:
         table = self._parsed.tables.get(stated.table)
         if table is None:
             text = f"VAL_ names the table {stated.table}, which no VAL_TABLE_ defines"
-            self._log.error("unknown_table", stated.line, text, raw.name, signal.name)
+            self._log.add("unknown_table", stated.line, text, raw.name, signal.name)
         return table or []
 
     def _role(self, raw: RawMessage, signal: RawSignal) -> str:
@@ -259,7 +259,7 @@ class _Builder:
         if value in ROLES:
             return str(value)
         text = f"OutriderRole is {value!r}, none of {', '.join(ROLES)}"
-        self._log.error("bad_attribute", signal.line, text, raw.name, signal.name)
+        self._log.add("bad_attribute", signal.line, text, raw.name, signal.name)
         return ""
 
     def _initial(self, raw: RawMessage, signal: RawSignal, kind: Kind) -> int | None:
@@ -271,7 +271,7 @@ class _Builder:
         initial = None if number is None else raw_value(number, kind, signal.length)
         if initial is None:
             text = f"the signal cannot hold GenSigStartValue {value!r}"
-            self._log.error("bad_initial_value", signal.line, text, raw.name, signal.name)
+            self._log.add("bad_initial_value", signal.line, text, raw.name, signal.name)
         return initial
 
     def _check_layout(self, raw: RawMessage, kept: list[RawSignal], built: list[Signal], length: int) -> None:
@@ -279,7 +279,7 @@ class _Builder:
             end = last_byte(signal.start, signal.length, signal.big_endian)
             if end >= length:
                 text = f"reaches into byte {end}, but the message has {length}; only longer frames carry it"
-                self._log.warning("signal_past_end", stated.line, text, raw.name, signal.name)
+                self._log.add("signal_past_end", stated.line, text, raw.name, signal.name)
         for earlier, later in overlaps(built):
             text = f"shares bits with {built[earlier].name}"
-            self._log.warning("overlapping_signals", kept[later].line, text, raw.name, built[later].name)
+            self._log.add("overlapping_signals", kept[later].line, text, raw.name, built[later].name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from dbc.load.files import load_file
-from dbc.load.model import Defect, LoadedDatabase, Severity
+from dbc.load.model import Defect, LoadedDatabase, defect
 from dbc.load.names import unique_name
 from dbc.manifest import FORMAT, Manifest, Message
 
@@ -76,7 +76,7 @@ class _BusMerge:
             wanted = database.buses.index(self._bus)
             return [message for message in database.messages if message.bus == wanted]
         text = f"the file has the buses {', '.join(database.buses)}, none called {self._bus}; all of them are put on it"
-        defects.append(Defect(Severity.WARNING, 0, "", "", "unknown_bus", text))
+        defects.append(defect("unknown_bus", 0, text, ""))
         return list(database.messages)
 
     def _is_new(self, message: Message, path: str, defects: list[Defect]) -> bool:
@@ -85,16 +85,16 @@ class _BusMerge:
             return True
         if msgspec.structs.replace(message, bus=0) == msgspec.structs.replace(first[0], bus=0):
             text = f"{first[1]} has the very same message"
-            defects.append(Defect(Severity.NOTE, 0, message.name, "", "repeated_message", text))
+            defects.append(defect("repeated_message", 0, text, message.name))
         else:
             text = f"0x{message.can_id:X} is already that of {first[0].name} in {first[1]}; this one is dropped"
-            defects.append(Defect(Severity.ERROR, 0, message.name, "", "duplicate_id", text))
+            defects.append(defect("duplicate_id", 0, text, message.name))
         return False
 
     def _keep(self, message: Message, path: str, defects: list[Defect]) -> None:
         name = unique_name(message.name, self._names, f"{message.can_id:X}")
         if name != message.name:
             text = f"another message on bus {self._bus} has this name; this one is called {name}"
-            defects.append(Defect(Severity.WARNING, 0, message.name, "", "duplicate_message_name", text))
+            defects.append(defect("duplicate_message_name", 0, text, message.name))
         self._names.add(name)
         self.messages.append(msgspec.structs.replace(message, name=name, bus=self._index))

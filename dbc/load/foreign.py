@@ -28,12 +28,12 @@ def load_foreign(content: bytes, file_format: str, path: str) -> LoadedDatabase:
     try:
         database = _read(content, file_format)
     except Exception as error:  # whatever a parser of a stranger's file comes up with; see the module's docstring
-        log.error("unreadable", 0, f"cantools cannot read the file: {quote(f'{type(error).__name__}: {error}')}")
+        log.add("unreadable", 0, f"cantools cannot read the file: {quote(f'{type(error).__name__}: {error}')}")
         return LoadedDatabase(path=path, format=file_format, defects=log.finish())
     buses = tuple(sorted({_bus_name(message) for message in database.messages})) or ("",)
     messages = _messages(database.messages, buses, log)
     if not messages:
-        log.error("no_messages", 0, "the file has no message that could be used")
+        log.add("no_messages", 0, "the file has no message that could be used")
     return LoadedDatabase(
         path=path,
         format=file_format,
@@ -66,14 +66,14 @@ def _messages(loaded: Sequence[Any], buses: tuple[str, ...], log: DefectLog) -> 
         first = ids.setdefault(key, message.name)
         if first is not message.name:
             text = f"0x{message.frame_id:X} is already that of {first}; the later message is dropped"
-            log.error("duplicate_id", 0, text, message.name)
+            log.add("duplicate_id", 0, text, message.name)
             continue
         taken = names.setdefault(bus, set())
         wanted = clean_name(message.name, 0, log)
         name = unique_name(wanted, taken, f"{message.frame_id:X}")
         if name != wanted:
             text = f"a message of this name came before; this one is called {name}"
-            log.warning("duplicate_message_name", 0, text, wanted)
+            log.add("duplicate_message_name", 0, text, wanted)
         taken.add(name)
         built.append(_message(message, bus, name, log))
     return tuple(built)
@@ -83,7 +83,7 @@ def _message(message: Any, bus: int, name: str, log: DefectLog) -> Message:
     j1939 = message.protocol == "j1939" and bool(message.is_extended_frame)
     if message.length > MAX_LENGTH:
         text = f"{message.length} bytes do not fit into a frame; cut to {MAX_LENGTH}"
-        log.warning("bad_length", 0, text, name)
+        log.add("bad_length", 0, text, name)
     length = min(int(message.length), MAX_LENGTH)
     return Message(
         name=name,
@@ -111,7 +111,7 @@ def _signals(message: Any, name: str, length: int, log: DefectLog) -> tuple[Sign
         unique = unique_name(wanted, names, "2")
         if unique != wanted:
             text = f"the message has a signal of this name already; this one is called {unique}"
-            log.warning("duplicate_signal_name", 0, text, name, wanted)
+            log.add("duplicate_signal_name", 0, text, name, wanted)
         names.add(unique)
         mux = tuple(reversed(list(_conditions(signal, by_name, index))))
         built.append(_signal(signal, unique, mux, name, log))
@@ -119,9 +119,9 @@ def _signals(message: Any, name: str, length: int, log: DefectLog) -> tuple[Sign
         end = last_byte(signal.start, signal.length, signal.big_endian)
         if end >= length:
             text = f"reaches into byte {end}, but the message has {length}; only longer frames carry it"
-            log.warning("signal_past_end", 0, text, name, signal.name)
+            log.add("signal_past_end", 0, text, name, signal.name)
     for earlier, later in overlaps(built):
-        log.warning("overlapping_signals", 0, f"shares bits with {built[earlier].name}", name, built[later].name)
+        log.add("overlapping_signals", 0, f"shares bits with {built[earlier].name}", name, built[later].name)
     return tuple(built)
 
 
@@ -130,10 +130,10 @@ def _fits(signal: Any, message: str, log: DefectLog) -> bool:
     kind = "float" if signal.is_float else "integer"
     if not 1 <= signal.length <= MAX_SIGNAL_BITS or (signal.is_float and signal.length not in (32, 64)):
         code = "zero_length" if not signal.length else "bad_float_length" if signal.is_float else "signal_too_long"
-        log.error(code, 0, f"an {kind} of {signal.length} bits; the signal is dropped", message, signal.name)
+        log.add(code, 0, f"an {kind} of {signal.length} bits; the signal is dropped", message, signal.name)
         return False
     if last_byte(signal.start, signal.length, signal.byte_order == "big_endian") >= MAX_LENGTH:
-        log.error("signal_out_of_frame", 0, "lies outside of any frame; the signal is dropped", message, signal.name)
+        log.add("signal_out_of_frame", 0, "lies outside of any frame; the signal is dropped", message, signal.name)
         return False
     return True
 
@@ -167,13 +167,13 @@ def _signal(signal: Any, name: str, mux: tuple[MuxBranch, ...], message: str, lo
         kind = Kind.SIGNED if signal.is_signed else Kind.UNSIGNED
     scale, offset = float(signal.scale), float(signal.offset)
     if scale == 0:
-        log.warning("zero_scale", 0, "a factor of 0 makes every value the same; read as 1", message, name)
+        log.add("zero_scale", 0, "a factor of 0 makes every value the same; read as 1", message, name)
         scale = 1.0
     labels: dict[int, str] = {}
     for number, text in (signal.choices or {}).items():
         value = raw_value(number, kind, length)
         if value is None:
-            log.warning("label_out_of_range", 0, f"the signal cannot hold the labelled {number}", message, name)
+            log.add("label_out_of_range", 0, f"the signal cannot hold the labelled {number}", message, name)
             value = as_int64(number)
         labels[value] = str(text)
     initial = signal.raw_initial

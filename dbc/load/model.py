@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from dbc.load.codes import SEVERITIES, Severity
 from dbc.manifest import Message
 
 #: A file of nothing but defects is described by this many of one kind; the rest are counted.
 MAX_DEFECTS_PER_CODE = 500
 #: How much of an offending line a report quotes, in characters.
 MAX_QUOTE = 120
-
-
-class Severity(StrEnum):
-    """How much a defect costs."""
-
-    ERROR = "error"  # something the file states is not in the result
-    WARNING = "warning"  # kept, perhaps repaired; likely not what its author meant
-    NOTE = "note"  # worth knowing, nothing wrong with the result
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +33,11 @@ class Defect:
     signal: str
     code: str
     text: str
+
+
+def defect(code: str, line: int, text: str, message: str = "", signal: str = "") -> Defect:
+    """A defect with the severity of its code."""
+    return Defect(SEVERITIES[code], line, message, signal, code, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +62,7 @@ class LoadedDatabase:
 
     def count(self, severity: Severity) -> int:
         """How many defects have this severity."""
-        return sum(defect.severity is severity for defect in self.defects)
+        return sum(found.severity is severity for found in self.defects)
 
     @property
     def sound(self) -> bool:
@@ -80,31 +77,19 @@ class DefectLog:
     _found: list[Defect] = field(default_factory=list)
     _per_code: Counter[str] = field(default_factory=Counter)
 
-    def error(self, code: str, line: int, text: str, message: str = "", signal: str = "") -> None:
-        """Something was dropped."""
-        self._add(Defect(Severity.ERROR, line, message, signal, code, text))
-
-    def warning(self, code: str, line: int, text: str, message: str = "", signal: str = "") -> None:
-        """Something was kept although it is suspicious or had to be repaired."""
-        self._add(Defect(Severity.WARNING, line, message, signal, code, text))
-
-    def note(self, code: str, line: int, text: str, message: str = "", signal: str = "") -> None:
-        """Something worth knowing."""
-        self._add(Defect(Severity.NOTE, line, message, signal, code, text))
-
-    def _add(self, defect: Defect) -> None:
-        self._per_code[defect.code] += 1
-        if self._per_code[defect.code] <= MAX_DEFECTS_PER_CODE:
-            self._found.append(defect)
+    def add(self, code: str, line: int, text: str, message: str = "", signal: str = "") -> None:
+        """One finding; the code, one of ``dbc.load.codes``, decides its severity."""
+        self._per_code[code] += 1
+        if self._per_code[code] <= MAX_DEFECTS_PER_CODE:
+            self._found.append(defect(code, line, text, message, signal))
 
     def finish(self) -> tuple[Defect, ...]:
         """All defects by line; kinds that were cut short end with a note that counts the rest."""
-        severities = {defect.code: defect.severity for defect in reversed(self._found)}
-        found = sorted(self._found, key=lambda defect: defect.line)
+        found = sorted(self._found, key=lambda found: found.line)
         for code, count in sorted(self._per_code.items()):
             if count > MAX_DEFECTS_PER_CODE:
                 text = f"{count - MAX_DEFECTS_PER_CODE} more of {code} are not listed"
-                found.append(Defect(severities[code], 0, "", "", "defects_omitted", text))
+                found.append(defect("defects_omitted", 0, text))
         return tuple(found)
 
 

@@ -45,11 +45,11 @@ def _root(
     unclear = [s for s in signals if s.mark.startswith("m") and (raw.key, s.name) not in parsed.mux_values]
     if unclear and len(tops) != 1:
         text = f"{len(tops)} unconditional multiplexors and no SG_MUL_VAL_ to tell whose values {unclear[0].mark} means"
-        log.warning("ambiguous_multiplexer", unclear[0].line, text, raw.name, unclear[0].name)
+        log.add("ambiguous_multiplexer", unclear[0].line, text, raw.name, unclear[0].name)
     elif any(not s.mark.endswith("M") for s in unclear):
         first = next(s for s in unclear if not s.mark.endswith("M"))
         text = f"several multiplexors and no SG_MUL_VAL_: {first.mark} is taken to mean {signals[tops[0]].name}"
-        log.warning("ambiguous_multiplexer", first.line, text, raw.name, first.name)
+        log.add("ambiguous_multiplexer", first.line, text, raw.name, first.name)
     return tops[0] if tops else marked[0]
 
 
@@ -63,16 +63,16 @@ def _stated(
     selector = index.get(last.selector)
     if selector is None:
         text = f"SG_MUL_VAL_ names the multiplexor {last.selector}, which is not in the message"
-        log.error("unknown_multiplexer", last.line, text, raw.name, signal.name)
+        log.add("unknown_multiplexer", last.line, text, raw.name, signal.name)
         return None
     if any(s.selector != last.selector for s in statements):
         text = f"SG_MUL_VAL_ names several multiplexors; {last.selector} is used"
-        log.warning("ambiguous_multiplexer", last.line, text, raw.name, signal.name)
+        log.add("ambiguous_multiplexer", last.line, text, raw.name, signal.name)
     ranges = {r for s in statements if s.selector == last.selector for r in s.ranges}
     value = _mark_value(signal)
     if value is not None and not any(low <= value <= high for low, high in ranges):
         text = f"marked {signal.mark}, but SG_MUL_VAL_ does not name that value; SG_MUL_VAL_ is used"
-        log.warning("mux_value_mismatch", last.line, text, raw.name, signal.name)
+        log.add("mux_value_mismatch", last.line, text, raw.name, signal.name)
     return MuxBranch(selector, tuple(sorted((min(low, _MAX), min(high, _MAX)) for low, high in ranges)))
 
 
@@ -83,7 +83,7 @@ def _marked(raw: RawMessage, i: int, signal: RawSignal, root: int | None, log: D
         return None
     if root is None or root == i:
         text = f"marked {signal.mark}, but the message has no multiplexor for it; decoded in every frame"
-        log.warning("mux_without_selector", signal.line, text, raw.name, signal.name)
+        log.add("mux_without_selector", signal.line, text, raw.name, signal.name)
         return None
     return MuxBranch(root, ((value, value),))
 
@@ -104,11 +104,11 @@ def _chain(
         found.append(branch)
         if branch.selector in seen:
             text = "the multiplexors depend on each other in a circle; decoded in every frame"
-            log.error("multiplexer_cycle", signals[i].line, text, raw.name, signals[i].name)
+            log.add("multiplexer_cycle", signals[i].line, text, raw.name, signals[i].name)
             return ()
         if len(found) > MAX_DEPTH:
             text = f"more than {MAX_DEPTH} multiplexors above one another; decoded in every frame"
-            log.error("multiplexer_too_deep", signals[i].line, text, raw.name, signals[i].name)
+            log.add("multiplexer_too_deep", signals[i].line, text, raw.name, signals[i].name)
             return ()
         seen.add(branch.selector)
         branch = own[branch.selector]

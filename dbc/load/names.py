@@ -18,9 +18,9 @@ def clean_name(name: str, line: int, log: DefectLog, message: str = "") -> str:
     cleaned = _UNUSABLE.sub("_", name) or "_"
     where = (message, name) if message else (name, "")
     if cleaned != name:
-        log.warning("bad_name", line, f"{quote(name)} has characters no name has; called {cleaned}", *where)
+        log.add("bad_name", line, f"{quote(name)} has characters no name has; called {cleaned}", *where)
     elif name[0].isdigit():
-        log.warning("name_starts_with_digit", line, "the name begins with a digit", *where)
+        log.add("name_starts_with_digit", line, "the name begins with a digit", *where)
     return cleaned
 
 

@@ -112,7 +112,7 @@ class _Parser:
 
     def _malformed(self, at: int, code: str, what: str) -> int:
         """Drop the statement at ``at``: up to its semicolon on this line, else up to the next statement."""
-        self._log.error(code, self._line(at), f"{what}: {quote(self._text[at : at + 400])}")
+        self._log.add(code, self._line(at), f"{what}: {quote(self._text[at : at + 400])}")
         return self._skip(at)
 
     def _skip(self, at: int) -> int:
@@ -123,7 +123,7 @@ class _Parser:
     def _end(self, at: int, match: re.Match[str]) -> int:
         """The end of a matched statement; its last group is the semicolon."""
         if match.group(match.re.groups) is None:
-            self._log.warning("missing_semicolon", self._line(at), "the statement does not end in a semicolon")
+            self._log.add("missing_semicolon", self._line(at), "the statement does not end in a semicolon")
             return match.start() + len(match.group().rstrip())
         return match.end()
 
@@ -133,18 +133,18 @@ class _Parser:
         end = self._next_statement(at)
         skipped = self._text[at:end]
         if skipped.strip(" \t\n;") == "":
-            self._log.warning("stray_semicolon", self._line(at), "a semicolon that ends nothing")
+            self._log.add("stray_semicolon", self._line(at), "a semicolon that ends nothing")
             return end
         count = skipped.strip().count("\n") + 1
         more = f" and {count - 1} more lines up to the next statement" if count > 1 else ""
-        self._log.error("unknown_line", self._line(at), f"no statement of a DBC file: {quote(skipped)}{more}")
+        self._log.add("unknown_line", self._line(at), f"no statement of a DBC file: {quote(skipped)}{more}")
         return end
 
     def _ignored(self, at: int) -> int:
         whole = grammar.IGNORED_STATEMENT.match(self._text, at)
         if whole and not grammar.LINE_START.search(self._text, at + 1, whole.end()):
             return whole.end()
-        self._log.warning("missing_semicolon", self._line(at), "the statement does not end in a semicolon")
+        self._log.add("missing_semicolon", self._line(at), "the statement does not end in a semicolon")
         return self._next_statement(at)
 
     def _version(self, at: int) -> int:
@@ -164,7 +164,7 @@ class _Parser:
         blank = grammar.BLANK.match(self._text, end)
         following = grammar.WORD.match(self._text, blank.end() if blank else end)
         if following is None or following.group() not in ("BS_", "BU_"):
-            self._log.warning("namespace_without_end", self._line(at), "the NS_ list is not followed by BS_ or BU_")
+            self._log.add("namespace_without_end", self._line(at), "the NS_ list is not followed by BS_ or BU_")
         return end
 
     def _bit_timing(self, at: int) -> int:
@@ -196,7 +196,7 @@ class _Parser:
                 return self._malformed(
                     at, "malformed_message", "BO_ wants an identifier, a name, a length and a sender"
                 )
-            self._log.warning("irregular_message", self._line(at), f"not quite a BO_ statement: {quote(match.group())}")
+            self._log.add("irregular_message", self._line(at), f"not quite a BO_ statement: {quote(match.group())}")
         if len(identifier) > 10 or len(length) > 8:
             return self._malformed(at, "bad_id", "the identifier or length has too many digits")
         self._message_dropped = False
@@ -205,7 +205,7 @@ class _Parser:
             self._parsed.skipped_ids.add(canonical_id(identifier))
             return match.end()
         if sender is None:
-            self._log.warning("missing_sender", self._line(at), "BO_ names no sender", name)
+            self._log.add("missing_sender", self._line(at), "BO_ names no sender", name)
         self._message = RawMessage(
             self._line(at), int(identifier), canonical_id(identifier), name, int(length), sender or ""
         )
@@ -227,7 +227,7 @@ class _Parser:
         if owner is not None and signal is not None:
             owner.signals.append(signal)
         elif owner is None and signal is not None and not self._message_dropped:
-            self._log.error("orphan_signal", line, "SG_ outside any message", signal=signal.name)
+            self._log.add("orphan_signal", line, "SG_ outside any message", signal=signal.name)
         return end
 
     # What describes messages and signals
@@ -245,15 +245,15 @@ class _Parser:
         limit = self._next_statement(at)
         body = self._text[head.end() : limit].rstrip()
         if '"' not in body:
-            self._log.warning(
+            self._log.add(
                 "unterminated_string", self._line(at), "the comment's string does not end before the next statement"
             )
             self._keep_comment(at, head, body.rstrip(";"))
         elif '"' in body[:-1].rstrip(';" \t') or body.endswith(";"):
-            self._log.warning("unescaped_quote", self._line(at), "the comment has a quote in it that is not escaped")
+            self._log.add("unescaped_quote", self._line(at), "the comment has a quote in it that is not escaped")
             self._keep_comment(at, head, body.removesuffix(";").rstrip().removesuffix('"'))
         else:
-            self._log.warning("missing_semicolon", self._line(at), "the comment does not end in a semicolon")
+            self._log.add("missing_semicolon", self._line(at), "the comment does not end in a semicolon")
             self._keep_comment(at, head, body.removesuffix('"'))
         return limit
 
@@ -266,11 +266,9 @@ class _Parser:
 
     def _labels(self, at: int) -> int:
         match = grammar.LABELS.match(self._text, at)
-        if match:
-            end = self._end_of_pairs(at, match)
-            if match.group(3) or match.group(match.re.groups):
-                self._keep_labels(at, match.group(1), match.group(2), self._pairs(at, match.group(3)))
-                return end
+        if match and (match.group(3) or match.group(match.re.groups)):
+            self._keep_labels(at, match.group(1), match.group(2), self._pairs(at, match.group(3)))
+            return self._end_of_pairs(at, match)
         table = grammar.LABELS_TABLE.match(self._text, at)
         if table:
             key = canonical_id(table.group(1)), table.group(2)
@@ -286,7 +284,7 @@ class _Parser:
     def _keep_labels(self, at: int, identifier: str, signal: str, pairs: list[tuple[int, str]]) -> None:
         key = canonical_id(identifier), signal
         if key in self._parsed.labels:
-            self._log.warning("duplicate_labels", self._line(at), "a second VAL_ replaces the first", signal=signal)
+            self._log.add("duplicate_labels", self._line(at), "a second VAL_ replaces the first", signal=signal)
         self._parsed.labels[key] = Labels(self._line(at), pairs)
 
     def _end_of_pairs(self, at: int, match: re.Match[str]) -> int:
@@ -296,9 +294,9 @@ class _Parser:
         limit = self._next_statement(at)
         rest = self._text[match.end() : limit].strip()
         if rest:
-            self._log.error("malformed_labels", self._line(at), f"the values from here on are dropped: {quote(rest)}")
+            self._log.add("malformed_labels", self._line(at), f"the values from here on are dropped: {quote(rest)}")
             return max(match.end(), self._skip(at))
-        self._log.warning("missing_semicolon", self._line(at), "the statement does not end in a semicolon")
+        self._log.add("missing_semicolon", self._line(at), "the statement does not end in a semicolon")
         return match.end()
 
     def _pairs(self, at: int, text: str) -> list[tuple[int, str]]:
@@ -306,7 +304,7 @@ class _Parser:
         for match in grammar.PAIR.finditer(text):
             value = to_int(match.group(1))
             if value is None:
-                self._log.error("bad_label", self._line(at), f"no raw value is as large as {quote(match.group(1))}")
+                self._log.add("bad_label", self._line(at), f"no raw value is as large as {quote(match.group(1))}")
             else:
                 pairs.append((value, unescape(match.group(2))))
         return pairs

@@ -8,9 +8,6 @@ from dbc.load.model import DefectLog
 from dbc.load.parsed import Parsed
 from dbc.load.parser import EXTENDED_BIT
 
-#: What these describe is not there, and nothing that is there lacks them.
-_HARMLESS = frozenset({"unused_comment", "unused_attribute"})
-
 
 def report_unused(parsed: Parsed, log: DefectLog) -> None:
     """One defect for each such statement; what belongs to a signal that was dropped is not mentioned again."""
@@ -26,8 +23,7 @@ def report_unused(parsed: Parsed, log: DefectLog) -> None:
             text = f"{what} describes {signal}, which the message does not have"
         else:
             text = f"{what} describes message {_shown(key)}, which the file does not have"
-        report = log.warning if code in _HARMLESS else log.error
-        report(code, line, text, names.get(key, ""), signal)
+        log.add(code, line, text, names.get(key, ""), signal)
 
 
 def _references(parsed: Parsed) -> Iterator[tuple[str, str, int, int, str]]:

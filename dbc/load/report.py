@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dbc.load.model import Defect, LoadedDatabase, Severity
+from dbc.load.codes import Severity
+from dbc.load.model import Defect, LoadedDatabase
 
 Json = dict[str, object]
 

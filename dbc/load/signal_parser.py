@@ -26,31 +26,31 @@ def read_loose_signal(text: str, line: int, message: str, log: DefectLog) -> Raw
     """A statement that is not well-formed; None, with the reason logged, when it cannot be saved."""
     head = grammar.SIGNAL_HEAD.match(text)
     if not head:
-        log.error("malformed_signal", line, f"SG_ wants a name and a colon: {quote(text)}", message)
+        log.add("malformed_signal", line, f"SG_ wants a name and a colon: {quote(text)}", message)
         return None
     name, mark, rest = head.group(1), head.group(2) or "", head.group(3)
     if mark and not re.fullmatch(r"M|m\d{1,9}M?", mark):
-        log.error("malformed_signal", line, f"{quote(mark)} is no multiplexing mark", message, name)
+        log.add("malformed_signal", line, f"{quote(mark)} is no multiplexing mark", message, name)
         return None
     layout = grammar.SIGNAL_LAYOUT.match(rest)
     if not layout:
-        log.error("malformed_signal", line, f"no start|length@order and sign in: {quote(rest)}", message, name)
+        log.add("malformed_signal", line, f"no start|length@order and sign in: {quote(rest)}", message, name)
         return None
     scale = grammar.SIGNAL_SCALE.search(rest)
     if not scale:
-        log.error("bad_scale", line, f"no (factor,offset) of two numbers in: {quote(rest)}", message, name)
+        log.add("bad_scale", line, f"no (factor,offset) of two numbers in: {quote(rest)}", message, name)
         return None
     limits = grammar.SIGNAL_RANGE.search(rest, scale.end())
     if not limits:
-        log.warning("bad_range", line, f"no [minimum|maximum] of two numbers in: {quote(rest)}", message, name)
+        log.add("bad_range", line, f"no [minimum|maximum] of two numbers in: {quote(rest)}", message, name)
     unit = grammar.QUOTED.search(rest, scale.end())
     if not unit:
-        log.warning("missing_unit", line, f"no unit in quotes in: {quote(rest)}", message, name)
+        log.add("missing_unit", line, f"no unit in quotes in: {quote(rest)}", message, name)
     start, length, order, sign = layout.groups()
     if sign is None:
-        log.warning("missing_sign", line, "neither + nor - after the byte order; read as unsigned", message, name)
+        log.add("missing_sign", line, "neither + nor - after the byte order; read as unsigned", message, name)
     if limits and unit and sign:
-        log.warning("irregular_signal", line, f"not quite an SG_ statement: {quote(text)}", message, name)
+        log.add("irregular_signal", line, f"not quite an SG_ statement: {quote(text)}", message, name)
     range_texts = (limits.group(1), limits.group(2)) if limits else ("0", "0")
     layout_texts = (start, length, order, sign or "+")
     unit_text = unit.group(1) if unit else ""
@@ -70,18 +70,18 @@ def _make(
 ) -> RawSignal | None:
     start, length, order, sign = layout
     if len(start) > _MAX_DIGITS or len(length) > _MAX_DIGITS or len(mark) > _MAX_DIGITS:
-        log.error("malformed_signal", line, "a bit position or length has too many digits", message, name)
+        log.add("malformed_signal", line, "a bit position or length has too many digits", message, name)
         return None
     scale, offset = float(scaling[0]), float(scaling[1])
     if not (math.isfinite(scale) and math.isfinite(offset)):
-        log.error("bad_scale", line, f"factor {scaling[0]} or offset {scaling[1]} is no finite number", message, name)
+        log.add("bad_scale", line, f"factor {scaling[0]} or offset {scaling[1]} is no finite number", message, name)
         return None
     if any(number.lstrip("+-").startswith(".") for number in (*scaling, *limits)):
-        log.warning(
+        log.add(
             "number_without_leading_digit", line, "a number such as .25 has no digit before its point", message, name
         )
     if scale == 0:
-        log.warning("zero_scale", line, "a factor of 0 makes every value the same; read as 1", message, name)
+        log.add("zero_scale", line, "a factor of 0 makes every value the same; read as 1", message, name)
         scale = 1.0
     minimum, maximum = _limits(limits, line, message, name, log)
     big_endian, signed = order == "0", sign == "-"
@@ -99,6 +99,6 @@ def _limits(
         return None, None
     if not (math.isfinite(minimum) and math.isfinite(maximum)) or minimum > maximum:
         text = f"the range {limits[0]} to {limits[1]} is empty or not finite; it is left out"
-        log.warning("bad_range", line, text, message, name)
+        log.add("bad_range", line, text, message, name)
         return None, None
     return minimum, maximum

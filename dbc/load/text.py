@@ -15,7 +15,7 @@ def decode_text(content: bytes, log: DefectLog) -> str:
     """
     text = _decode(content, log)
     if "\0" in text:
-        log.warning("nul_characters", 0, "the file contains NUL characters; they are read as spaces")
+        log.add("nul_characters", 0, "the file contains NUL characters; they are read as spaces")
         text = text.replace("\0", " ")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -25,11 +25,11 @@ def _decode(content: bytes, log: DefectLog) -> str:
         if content.startswith(mark):
             text = content[len(mark) :].decode(encoding, "replace")
             if "\ufffd" in text:
-                log.warning("undecodable_text", 0, f"the file's byte order mark says {encoding}, but not all of it is")
+                log.add("undecodable_text", 0, f"the file's byte order mark says {encoding}, but not all of it is")
             return text
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        log.note("not_utf8", line, "not UTF-8; the file is read as Windows-1252")
+        log.add("not_utf8", line, "not UTF-8; the file is read as Windows-1252")
         return content.decode("cp1252", "replace")
