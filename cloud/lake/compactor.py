@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,7 +37,7 @@ class CompactionReport:
     files: int = 0
     dead_letters: int = 0
     waiting: int = 0  # batches whose manifest is not known
-    merged_files: int = 0
+    failed: int = 0  # vehicles whose round failed; tried again next time
 
 
 @dataclass(slots=True)
@@ -54,7 +54,15 @@ class _Round:
 class Compactor:
     """Moves batches from the spool into the lake and merges its files. One instance, run by one task."""
 
-    def __init__(self, lake: Lake, spool: BatchSpool, reader: BatchReader) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        spool: BatchSpool,
+        reader: BatchReader,
+        *,
+        on_compacted: Callable[[str, Columns], None] = lambda vehicle_id, columns: None,
+    ) -> None:
+        self._on_compacted = on_compacted  # called with sorted samples after each commit
         self._lake = lake
         self._spool = spool
         self._reader = reader
@@ -63,9 +71,13 @@ class Compactor:
         """Compact the vehicles that are due, or all."""
         report = CompactionReport()
         for vehicle_id in await self._due(everything):
-            after_id = 0
-            while after_id >= 0:
-                after_id = await self._compact_some(vehicle_id, after_id, report)
+            try:
+                after_id = 0
+                while after_id >= 0:
+                    after_id = await self._compact_some(vehicle_id, after_id, report)
+            except Exception:  # one vehicle's trouble must not stop the others; its batches stay in the spool
+                log.exception("compaction_failed", extra={"vehicle": vehicle_id})
+                report.failed += 1
         return report
 
     async def _due(self, everything: bool) -> list[str]:
@@ -101,6 +113,7 @@ class Compactor:
                     raise
                 return after_id  # a batch was erased or taken meanwhile: look again
             self._reader.forget(b.id for b in taken)
+        self._on_compacted(vehicle_id, work.columns)
         report.batches += len(work.batches)
         report.samples += sum(len(d.columns) for d in work.decoded)
         report.frames += sum(len(d.frames.frames) for d in work.decoded)

@@ -112,3 +112,8 @@ def definitions_of(manifest: Manifest) -> list[Definition]:
 def decode_definition(content: bytes) -> Definition:
     """From ``Definition.encoded``; ``msgspec.DecodeError`` when damaged."""
     return msgspec.json.decode(content, type=Definition)
+
+
+def clean(value: float) -> float | None:
+    """A number as people wrote the scale (0.30000000000000004 is 0.3); None for what is not finite."""
+    return float(f"{value:.12g}") if math.isfinite(value) else None

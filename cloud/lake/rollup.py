@@ -68,6 +68,8 @@ class Rollup:
 def physical_values(columns: Columns, definitions: Mapping[int, Definition]) -> NDArray[np.float64]:
     """The physical value of each sample, each by its own definition."""
     values = np.empty(len(columns), np.float64)
+    if not len(columns):
+        return values
     order = np.argsort(columns.definition, kind="stable")
     numbers, firsts = np.unique(columns.definition[order], return_index=True)
     for number, index in zip(numbers, np.split(order, firsts[1:]), strict=True):

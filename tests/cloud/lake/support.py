@@ -20,7 +20,7 @@ from cloud.lake.reader import BatchReader
 from cloud.lake.store import Lake
 from cloud.spool import BatchRow, BatchState, SqliteBatchSpool
 from cloud.spool.deadletters import DeadLetters
-from gateway.wire.batch import Batch, BatchHeader
+from gateway.wire.codec import decode_batch, encode_batch, read_header
 from gateway.wire.frames import FrameBatch
 from gateway.wire.manifest import Kind, Manifest, Message, Signal
 from gateway.wire.samples import Event, SampleBlock
@@ -29,21 +29,6 @@ T0_NS = 1_760_000_000_000_000_000  # 2025-10-09T08:53:20Z
 SECOND_NS = 1_000_000_000
 MS_NS = 1_000_000
 DAY_NS = 86_400 * SECOND_NS
-
-
-_BATCHES: dict[bytes, Batch] = {}
-
-
-def encode(batch: Batch) -> bytes:
-    content = f"batch-{len(_BATCHES)}".encode()
-    _BATCHES[content] = batch
-    return content
-
-
-def decode_batch(content: bytes) -> Batch:
-    if content not in _BATCHES:
-        raise ValueError("damaged body")
-    return _BATCHES[content]
 
 
 def signal(name: str, start: int = 0, **changes: object) -> Signal:
@@ -161,27 +146,19 @@ class Rig:
     ) -> int:
         """Store a batch of ``(time_ns, signal, raw, quality)``; returns its id."""
         self.sequence[vehicle] = sequence = self.sequence.get(vehicle, 0) + 1
-        frames = frames if frames is not None else FrameBatch.empty()
-        samples_block = block(samples)
-        times = [*(s[0] for s in samples), *(int(t) for t in frames.timestamp_ns), *(e.timestamp_ns for e in events)]
-        floor = [t // resolution_ns * resolution_ns for t in times] or [0]
-        header = BatchHeader(
+        whole = encode_batch(
             stream="spool/normal",
             sequence=sequence,
-            items=len(times),
             items_before=0,
             manifest_hash=manifest.hash,
             created_ns=self.clock.now_ns(),
-            first_ns=min(floor),
-            last_ns=max(floor),
             resolution_ns=resolution_ns,
-            samples=len(samples),
-            frames=len(frames),
-            events=len(events),
-            schemes=(),
+            samples=block(samples),
+            frames=frames,
+            events=events,
         )
-        if content is None:
-            content = encode(Batch(header=header, samples=samples_block, frames=frames, events=events))
+        header = read_header(whole)
+        content = whole if content is None else content
         async with self.database.write() as session:
             row = BatchRow(
                 vehicle_id=vehicle,

@@ -46,7 +46,7 @@ def expected(stored: list[list[Sample]]) -> list[tuple[int, str, int, int]]:
     return sorted((t, TWO.signal_names[s], raw, quality) for batch in stored for t, s, raw, quality in batch)
 
 
-class Cut(Exception):
+class Cut(BaseException):
     """The process ends here."""
 
 
