@@ -71,4 +71,4 @@ ATTRIBUTE = _compile(
     rf"BA_\s+{_STRING_1}\s+(?:(BO_)\s+(\d+)\s+|(SG_)\s+(\d+)\s+(\w+)\s+|(BU_|EV_)\s+(\w+)\s+)?"
     rf"(?:({_NUMBER})|{_STRING}){_END}"
 )
-IGNORED_STATEMENT = _compile(r'\w+[^;"]*(?:"[^"]*"[^;"]*)*;')
+IGNORED_STATEMENT = _compile(r'\w+[^;"]*+(?:"[^"]*+"[^;"]*+)*+;')

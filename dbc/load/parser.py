@@ -66,6 +66,7 @@ class _Parser:
         self._log = log
         self._parsed = Parsed()
         self._lines = [0, *(m.end() for m in re.finditer("\n", text))]
+        self._next = (0, 0, 0)  # the last answer of _next_statement: asked from, line it found, position in it
         self._message: RawMessage | None = None  # the BO_ that SG_ statements belong to
         self._message_dropped = False
         self._handlers: dict[str, Callable[[int], int]] = {
@@ -104,11 +105,14 @@ class _Parser:
 
     def _next_statement(self, at: int) -> int:
         """Where reading can go on: the next line after ``at`` that begins with a keyword, or the end."""
-        newline = self._text.find("\n", at)
-        if newline < 0:
-            return len(self._text)
-        found = grammar.LINE_START.search(self._text, newline + 1)
-        return found.end() if found else len(self._text)
+        searched_from, line_start, found_at = self._next
+        if not searched_from <= at < line_start:  # else the last answer still holds; searching again could be quadratic
+            newline = self._text.find("\n", at)
+            found = grammar.LINE_START.search(self._text, newline + 1) if newline >= 0 else None
+            end = len(self._text)
+            line_start, found_at = (found.start(), found.end()) if found else (end, end)
+            self._next = at, line_start, found_at
+        return found_at
 
     def _malformed(self, at: int, code: str, what: str) -> int:
         """Drop the statement at ``at``: up to its semicolon on this line, else up to the next statement."""
@@ -141,11 +145,12 @@ class _Parser:
         return end
 
     def _ignored(self, at: int) -> int:
-        whole = grammar.IGNORED_STATEMENT.match(self._text, at)
-        if whole and not grammar.LINE_START.search(self._text, at + 1, whole.end()):
+        end = self._next_statement(at)
+        whole = grammar.IGNORED_STATEMENT.match(self._text, at, end)
+        if whole:
             return whole.end()
         self._log.add("missing_semicolon", self._line(at), "the statement does not end in a semicolon")
-        return self._next_statement(at)
+        return end
 
     def _version(self, at: int) -> int:
         match = grammar.VERSION.match(self._text, at)
