@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.can.config import BusConfig
+from gateway.can.config import MAX_BUSES, BusConfig, ReadConfig, ReplayConfig
+from gateway.collect.budget import BudgetConfig
 from gateway.errors import ConfigError
 from gateway.link.identity import VEHICLE_ID
 from gateway.wire.api import MAX_BATCH_BYTES
@@ -22,11 +23,10 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CollectSection(_Section, frozen=True):
-    """``[collect]``: what is collected, and how many bytes a day that may cost."""
+    """``[collect]``: what is collected."""
 
     manifest: str
     schemes: tuple[str, ...]
-    budget_bytes_per_day: int | None = None
 
 
 class SpoolSection(_Section, frozen=True):
@@ -46,7 +46,6 @@ class TelemetrySection(_Section, frozen=True):
     max_batch_items: int = 250_000
     max_batch_bytes: int = MAX_BATCH_BYTES
     checkpoint_s: float = 2.0
-    tick_ms: int = 50
     channel_depth: int = 64
     drain_s: float = 30.0
 
@@ -80,6 +79,9 @@ class Config(_Section, frozen=True):
     vehicle: str
     buses: tuple[BusConfig, ...]
     collect: CollectSection
+    budget: BudgetConfig = BudgetConfig()
+    read: ReadConfig = ReadConfig()
+    replay: ReplayConfig = ReplayConfig()
     spool: SpoolSection = SpoolSection()
     telemetry: TelemetrySection = TelemetrySection()
     link: LinkSection = LinkSection()
@@ -96,7 +98,6 @@ _POSITIVE = (
     "telemetry.max_batch_items",
     "telemetry.max_batch_bytes",
     "telemetry.checkpoint_s",
-    "telemetry.tick_ms",
     "telemetry.channel_depth",
     "link.timeout_s",
     "link.window",
@@ -132,6 +133,8 @@ def _check(config: Config, path: str) -> None:
         raise ConfigError("letters, digits, '.', '_' and '-' only, at most 64", path=path, where="$.vehicle")
     if not config.buses:
         raise ConfigError("at least one [[buses]] is needed", path=path, where="$.buses")
+    if len(config.buses) > MAX_BUSES:
+        raise ConfigError(f"at most {MAX_BUSES} buses", path=path, where="$.buses")
     names = [bus.name for bus in config.buses]
     for i, name in enumerate(names):
         if name in names[:i]:

@@ -2,10 +2,13 @@
 
 Several batches are under way at once, so acknowledgements come in any order; the spool takes them in sequence only.
 Urgent streams go first at every pick, so that a backlog of bulk data delays a critical batch by one request at most.
+
+Picks and acknowledgements run in the spool's worker thread, the rest in the event loop; hence the lock.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,39 +31,44 @@ class UploadQueue:
     def __init__(self, streams: Sequence[str], next_pending: NextPending) -> None:
         self._next_pending = next_pending
         self._streams = {name: _Stream() for name in streams}
+        self._lock = threading.Lock()
 
     def pick(self, allowed: Callable[[str], bool]) -> tuple[str, int] | None:
         """The next batch to send, marked as under way; None when nothing is waiting."""
-        for name, stream in self._streams.items():
-            if not allowed(name):
-                continue
-            if stream.again:
-                sequence = min(stream.again)
-                stream.again.remove(sequence)
-            else:
-                found = self._next_pending(name, stream.cursor)
-                if found is None:
+        with self._lock:
+            for name, stream in self._streams.items():
+                if not allowed(name):
                     continue
-                sequence = stream.cursor = found
-            stream.under_way.add(sequence)
-            return name, sequence
-        return None
+                if stream.again:
+                    sequence = min(stream.again)
+                    stream.again.remove(sequence)
+                else:
+                    found = self._next_pending(name, stream.cursor)
+                    if found is None:
+                        continue
+                    sequence = stream.cursor = found
+                stream.under_way.add(sequence)
+                return name, sequence
+            return None
 
     def failed(self, stream: str, sequence: int) -> None:
         """It did not get through; it will be picked again."""
-        state = self._streams[stream]
-        state.under_way.discard(sequence)
-        state.again.add(sequence)
+        with self._lock:
+            state = self._streams[stream]
+            state.under_way.discard(sequence)
+            state.again.add(sequence)
 
     def park(self, stream: str, sequence: int) -> None:
         """The cloud will not take it: leave it in the spool and go on with the others."""
-        state = self._streams[stream]
-        state.under_way.discard(sequence)
-        state.parked.add(sequence)
+        with self._lock:
+            state = self._streams[stream]
+            state.under_way.discard(sequence)
+            state.parked.add(sequence)
 
     def gone(self, stream: str, sequence: int) -> None:
         """It was evicted before it could be sent."""
-        self._streams[stream].under_way.discard(sequence)
+        with self._lock:
+            self._streams[stream].under_way.discard(sequence)
 
     def succeeded(self, stream: str, sequence: int, acknowledged: int) -> int:
         """The cloud holds it. Returns the sequence up to which the spool may acknowledge.
@@ -70,30 +78,34 @@ class UploadQueue:
             sequence: its sequence.
             acknowledged: up to where the spool is acknowledged now.
         """
-        state = self._streams[stream]
-        state.under_way.discard(sequence)
-        state.done.add(sequence)
-        upto = acknowledged
-        following = self._next_pending(stream, upto)
-        while following is not None and following in state.done:
-            state.done.remove(following)
-            upto = following
+        with self._lock:
+            state = self._streams[stream]
+            state.under_way.discard(sequence)
+            state.done.add(sequence)
+            upto = acknowledged
             following = self._next_pending(stream, upto)
-        state.done = {s for s in state.done if s > upto}
-        return upto
+            while following is not None and following in state.done:
+                state.done.remove(following)
+                upto = following
+                following = self._next_pending(stream, upto)
+            state.done = {s for s in state.done if s > upto}
+            return upto
 
     @property
     def under_way(self) -> int:
         """Batches picked and neither failed nor done."""
-        return sum(len(s.under_way) for s in self._streams.values())
+        with self._lock:
+            return sum(len(s.under_way) for s in self._streams.values())
 
     @property
     def parked(self) -> int:
         """Batches the cloud refused for good."""
-        return sum(len(s.parked) for s in self._streams.values())
+        with self._lock:
+            return sum(len(s.parked) for s in self._streams.values())
 
     def retry_parked(self) -> None:
         """Offer the parked batches again (the cloud's limits may have been raised)."""
-        for state in self._streams.values():
-            state.again |= state.parked
-            state.parked.clear()
+        with self._lock:
+            for state in self._streams.values():
+                state.again |= state.parked
+                state.parked.clear()

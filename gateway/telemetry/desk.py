@@ -69,6 +69,10 @@ class SpoolDesk:
 
         return await self._do(visit)
 
+    def next_pending(self, stream: str, after: int) -> int | None:
+        """For a queue's pick, which runs inside a visit: the first pending sequence after one."""
+        return self._spool.next_pending(stream, after)
+
     async def acknowledge(self, stream: str, advance: Callable[[int], int]) -> None:
         """Acknowledge up to what ``advance`` makes of the present mark."""
 

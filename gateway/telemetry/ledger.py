@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gateway.collect.budget import BudgetState
 from gateway.wire.ledger import BusLedger, Ledger, StreamLedger
 
 
@@ -48,7 +49,7 @@ class LedgerState(msgspec.Struct, array_like=True):
     crashes: int = 0
     kernel_boot: str = ""
     is_clean: bool = False
-    budget: bytes = b""
+    budget: BudgetState = msgspec.field(default_factory=BudgetState)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,13 +169,9 @@ class LedgerKeeper:
         letters[stream] = letters.get(stream, 0) + items
 
     @property
-    def budget(self) -> bytes:
-        """The byte budget's own state, opaque here."""
+    def budget(self) -> BudgetState:
+        """The byte budget's own state; the keeper of the budget works on it in place."""
         return self._state.budget
-
-    @budget.setter
-    def budget(self, value: bytes) -> None:
-        self._state.budget = value
 
     def persisted(self, *, is_clean: bool = False) -> bytes:
         """The state to write beside what is stored."""

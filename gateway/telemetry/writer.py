@@ -11,12 +11,12 @@ from anyio.abc import TaskStatus
 from numpy.typing import NDArray
 
 from dbc.frames import FrameBatch
+from gateway.collect.budget import BudgetKeeper
 from gateway.runtime import Channel, ChannelClosed, Clock, ComponentHealth, HealthBoard
-from gateway.spool import Spool, SpoolFull
+from gateway.spool import Spool, SpoolError
 from gateway.telemetry.batcher import Batcher, OpenBatch, Piece
 from gateway.telemetry.desk import SpoolDesk
 from gateway.telemetry.ledger import LedgerKeeper
-from gateway.wire.batch import Priority
 from gateway.wire.codec import encode_batch
 from gateway.wire.samples import Event, SampleBlock
 
@@ -69,6 +69,7 @@ class Writer:
         batcher: Batcher,
         desk: SpoolDesk,
         keeper: LedgerKeeper,
+        budget: BudgetKeeper,
         manifest_hash: bytes,
         health: HealthBoard,
         clock: Clock,
@@ -76,10 +77,9 @@ class Writer:
         checkpoint_s: float,
         drain_s: float,
     ) -> None:
-        self._inlet, self._batcher, self._desk, self._keeper = inlet, batcher, desk, keeper
+        self._inlet, self._batcher, self._desk, self._keeper, self._budget = inlet, batcher, desk, keeper, budget
         self._manifest_hash, self._health, self._clock = manifest_hash, health, clock
         self._max_batch_bytes, self._checkpoint_s, self.drain_s = max_batch_bytes, checkpoint_s, drain_s
-        self.encoded_bytes: dict[Priority, int] = dict.fromkeys(Priority, 0)
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Work until the channel is closed and everything taken from it is durable."""
@@ -142,15 +142,15 @@ class Writer:
 
         try:
             size = await self._desk.store(work)
-        except SpoolFull as error:
+        except SpoolError as error:  # full, or the disk fails: count what is gone and go on with what comes
             self._keeper.refuse_items(items)
-            if self._health.report(self.name, ComponentHealth.DEGRADED, f"disk full: {error}"):
-                log.error("spool_full", extra={"stream": batch.stream, "items": items, "error": str(error)})
+            if self._health.report(self.name, ComponentHealth.DEGRADED, f"batches refused: {error}"):
+                log.error("batches_refused", extra={"stream": batch.stream, "items": items, "error": str(error)})
             return
         if size < 0:
             for half in halves(content):
                 await self._store(batch, half)
             return
         self._keeper.store_items(items)
-        self.encoded_bytes[batch.priority] += size
+        self._budget.spent(batch.priority, size, created_ns)
         self._health.report(self.name, ComponentHealth.OK)

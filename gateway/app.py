@@ -1,0 +1,324 @@
+"""The composition root: the only place that builds the gateway's components and connects them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import signal
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskStatus
+
+from dbc.manifest import Manifest, ManifestError, load_manifest
+from gateway.can import open_source
+from gateway.can.ports import FrameSource
+from gateway.collect import LoadedSchemes, Selector, load_schemes
+from gateway.collect.budget import BudgetKeeper
+from gateway.config import Config
+from gateway.errors import ConfigError
+from gateway.link.backoff import Backoff
+from gateway.link.checkin import CertificateKeeper, CheckInSender, Downlink, Wishes
+from gateway.link.client import CloudClient
+from gateway.link.identity import Identity
+from gateway.link.kind import LinkKind
+from gateway.link.queue import UploadQueue
+from gateway.link.uplink import Uplink
+from gateway.reporter import Reporter
+from gateway.runtime import Channel, Clock, Component, HealthBoard, OnFull, SystemClock, run_all
+from gateway.runtime.notify import ServiceManager, Watchdog
+from gateway.spool import Spool, SpoolLimits
+from gateway.status import StatusServer
+from gateway.telemetry.batcher import Batcher, Piece
+from gateway.telemetry.collector import Collector
+from gateway.telemetry.desk import SpoolDesk
+from gateway.telemetry.ledger import LedgerKeeper
+from gateway.telemetry.writer import Writer
+from gateway.wire.batch import STREAMS, Priority
+
+log = logging.getLogger(__name__)
+
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+
+
+def software_version() -> str:
+    """The installed version of this distribution."""
+    try:
+        return version("outrider")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def load_inputs(config: Config, base: Path) -> tuple[Manifest, LoadedSchemes]:
+    """Everything the configuration names, read and resolved against each other.
+
+    Raises:
+        ConfigError: the manifest is missing or wrong, or a bus is not in it. What is wrong with a scheme is in the
+            answer, since the others can still run.
+    """
+    path = base / config.collect.manifest
+    try:
+        manifest = load_manifest(path)
+    except OSError as error:
+        raise ConfigError(error.strerror or str(error), path=str(path), where="$.collect.manifest") from error
+    except ManifestError as error:
+        raise ConfigError(str(error), where="$.collect.manifest") from error
+    for i, bus in enumerate(config.buses):
+        if bus.name not in manifest.buses:
+            known = ", ".join(manifest.buses)
+            raise ConfigError(f"bus {bus.name!r} is not in the manifest ({known})", where=f"$.buses[{i}].name")
+    return manifest, load_schemes([base / name for name in config.collect.schemes], manifest)
+
+
+def open_spool(config: Config, base: Path) -> Spool:
+    """Open or make the spool; damage in it is repaired and counted, not raised."""
+    limits = SpoolLimits(max_bytes=config.spool.max_bytes, segment_bytes=config.spool.segment_bytes)
+    return Spool.open(base / config.spool.directory, limits)
+
+
+def _kernel_boot() -> str:
+    try:
+        return BOOT_ID_FILE.read_text().strip()
+    except OSError:
+        return ""
+
+
+class Gateway:
+    """One configured gateway, ready to run. All wiring is in ``_telemetry`` and ``_link``."""
+
+    def __init__(self, config: Config, base: Path, *, clock: Clock | None = None) -> None:
+        self.config, self.base, self.clock = config, base, clock or SystemClock()
+        self.manifest, self.loaded = load_inputs(config, base)
+        for error in self.loaded.errors:
+            log.error("scheme_rejected", extra={"error": str(error)})
+        if not self.loaded.schemes:
+            raise self.loaded.errors[0]
+        self.health = HealthBoard()
+        self.stop = anyio.Event()
+
+    async def run(self) -> None:
+        """Run until ``stop`` is set; returns with everything durable and the last state marked clean.
+
+        Raises:
+            ExceptionGroup: a required component failed.
+            GatewayError: it could not start.
+        """
+        spool = open_spool(self.config, self.base)
+        desk = SpoolDesk(spool)
+        try:
+            keeper = LedgerKeeper(
+                [bus.name for bus in self.config.buses],
+                spool.last_state(),
+                sum(t.stored for t in spool.totals().values()),
+                kernel_boot=_kernel_boot(),
+            )
+            if keeper.crashed:
+                log.warning("was_not_stopped_cleanly")
+            source = open_source(self.config.buses, self.manifest.buses, self.base, self.config.telemetry.tick_ms)
+            await self._run(desk, keeper, source)
+            await desk.checkpoint(keeper.persisted(is_clean=True))
+        finally:
+            await desk.close()
+
+    async def _run(self, desk: SpoolDesk, keeper: LedgerKeeper, source: FrameSource) -> None:
+        telemetry = self.config.telemetry
+        channel: Channel[list[Piece]] = Channel("pieces", telemetry.channel_depth, OnFull.WAIT)
+        selector = Selector(self.manifest, self.loaded.schemes)
+        budget = BudgetKeeper(self.config.budget, keeper.budget)
+        collector = self._collector(source, selector, keeper, budget, channel)
+        writer = self._writer(desk, keeper, budget, channel)
+        reporter = Reporter(
+            vehicle=self.config.vehicle,
+            software=software_version(),
+            boot_id=secrets.token_hex(8),
+            manifest_hash=self.manifest.hash.hex(),
+            desk=desk,
+            keeper=keeper,
+            source=source,
+            selector=selector,
+            budget=budget,
+            rejected=self.loaded.rejected,
+            channel=channel,
+            health=self.health,
+            clock=self.clock,
+        )
+        manager = ServiceManager()
+        components: list[Component] = []
+        if self.config.runtime.status_socket:
+            components.append(StatusServer(self.base / self.config.runtime.status_socket, reporter.status))
+        components += self._link(desk, keeper, reporter)
+        components += [writer, collector, Watchdog(manager, self.health, self.clock)]
+        if self.config.runtime.exit_when_replayed:
+            components.append(_StopWhenEnded(collector, self.stop))
+        components.append(_Ready(manager, len(self.config.buses)))
+        await run_all(components, self.stop)
+        manager.notify("STOPPING=1")
+
+    def _collector(
+        self,
+        source: FrameSource,
+        selector: Selector,
+        keeper: LedgerKeeper,
+        budget: BudgetKeeper,
+        channel: Channel[list[Piece]],
+    ) -> Collector:
+        return Collector(
+            source=source,
+            selector=selector,
+            keeper=keeper,
+            budget=budget,
+            outlet=channel,
+            health=self.health,
+            clock=self.clock,
+            filtered_buses=frozenset(bus.name for bus in self.config.buses if bus.filters == "auto"),
+        )
+
+    def _writer(
+        self, desk: SpoolDesk, keeper: LedgerKeeper, budget: BudgetKeeper, channel: Channel[list[Piece]]
+    ) -> Writer:
+        telemetry = self.config.telemetry
+        periods_s = {
+            Priority.CRITICAL: telemetry.critical_period_s,
+            Priority.NORMAL: telemetry.normal_period_s,
+            Priority.BULK: telemetry.bulk_period_s,
+        }
+        return Writer(
+            inlet=channel,
+            batcher=Batcher({p: int(s * 1e9) for p, s in periods_s.items()}, telemetry.max_batch_items),
+            desk=desk,
+            keeper=keeper,
+            budget=budget,
+            manifest_hash=self.manifest.hash,
+            health=self.health,
+            clock=self.clock,
+            max_batch_bytes=telemetry.max_batch_bytes,
+            checkpoint_s=telemetry.checkpoint_s,
+            drain_s=telemetry.drain_s,
+        )
+
+    def _link(self, desk: SpoolDesk, keeper: LedgerKeeper, reporter: Reporter) -> list[Component]:
+        link = self.config.link
+        if link.identity_directory is None:
+            log.info("no_identity_configured_storing_only")
+            return []
+        identity = Identity(self.base / link.identity_directory)
+        facts = identity.facts()
+        if facts.vehicle != self.config.vehicle:
+            raise ConfigError(f"the identity is {facts.vehicle!r}'s, not this vehicle's", where="$.vehicle")
+        client = CloudClient(identity, link.url or facts.cloud_url, link.timeout_s)
+        kind = LinkKind(self.base / link.kind_file if link.kind_file else None, self.clock)
+        reporter.link_kind = kind
+
+        def backoff() -> Backoff:
+            return Backoff(link.backoff_first_s, link.backoff_max_s, random.SystemRandom().random)
+
+        uplink = Uplink(
+            client=client,
+            desk=desk,
+            queue=UploadQueue(STREAMS, desk.next_pending),
+            keeper=keeper,
+            backoff=backoff(),
+            health=self.health,
+            clock=self.clock,
+            is_allowed=kind.allows,
+            manifest=(self.manifest.hash.hex(), self.manifest.to_bytes()),
+            window=link.window,
+            drain_s=link.drain_s,
+        )
+        reporter.uplink = uplink
+        wishes = reporter.wishes = Wishes(uplink, desk, self.clock)
+        check_in = CheckInSender(
+            client=client,
+            report=reporter.check_in,
+            wishes=wishes,
+            uplink=uplink,
+            backoff=backoff(),
+            health=self.health,
+            clock=self.clock,
+            period_s=link.check_in_s,
+        )
+        components: list[Component] = [_Closing(client), check_in, uplink]
+        if link.downlink:
+            components.append(
+                Downlink(client=client, wishes=wishes, backoff=backoff(), health=self.health, clock=self.clock)
+            )
+        components.append(
+            CertificateKeeper(
+                client=client,
+                identity=identity,
+                vehicle=self.config.vehicle,
+                health=self.health,
+                clock=self.clock,
+                period_s=link.renewal_check_s,
+            )
+        )
+        return components
+
+
+class _Closing:
+    """Closes the client after everyone who uses it has stopped."""
+
+    name, drain_s, optional = "connections", 0.0, False
+
+    def __init__(self, client: CloudClient) -> None:
+        self._client = client
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._client.aclose()
+
+
+class _Ready:
+    """Tells the service manager that everyone before it has started."""
+
+    name, drain_s, optional = "ready", 0.0, False
+
+    def __init__(self, manager: ServiceManager, buses: int) -> None:
+        self._manager, self._buses = manager, buses
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        self._manager.notify("READY=1", f"STATUS=reading {self._buses} buses")
+        log.info("gateway_ready", extra={"buses": self._buses})
+        task_status.started()
+
+
+class _StopWhenEnded:
+    """Stops the gateway when every replayed log has ended."""
+
+    name, drain_s, optional = "stop-when-replayed", 0.0, False
+
+    def __init__(self, collector: Collector, stop: anyio.Event) -> None:
+        self._collector, self._stop = collector, stop
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        await self._collector.has_ended.wait()
+        self._stop.set()
+
+
+async def run_until_signalled(gateway: Gateway) -> None:
+    """Run a gateway; SIGTERM and SIGINT stop it in order, a second one ends the process at once."""
+
+    async def watch(*, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for signum in signals:
+                if gateway.stop.is_set():
+                    log.error("stopped_at_once", extra={"signal": signum})
+                    os._exit(os.EX_SOFTWARE)
+                log.info("stopping", extra={"signal": signal.Signals(signum).name})
+                gateway.stop.set()
+
+    async with anyio.create_task_group() as tg:
+        await tg.start(watch)
+        try:
+            await gateway.run()
+        finally:
+            tg.cancel_scope.cancel()

@@ -1,0 +1,173 @@
+"""``outrider gateway``: run, check-config, status, enrol. Arguments and exit statuses, nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from gateway.errors import ConfigError, GatewayError, NotNowError, PeerError, TransportError
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add the group's commands."""
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    run = commands.add_parser("run", help="run the gateway until SIGTERM or Ctrl-C")
+    _add_config(run)
+    run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    run.add_argument("--log-format", choices=("text", "json"), default="text")
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check-config", help="check the configuration and every file it names; start nothing")
+    _add_config(check)
+    check.add_argument("--json", action="store_true", help="the effective configuration as JSON")
+    check.set_defaults(run=_check_config)
+
+    status = commands.add_parser("status", help="ask the running gateway: buses, schemes, health, accounting")
+    source = status.add_mutually_exclusive_group()
+    source.add_argument("--config", type=Path, default=Path("/etc/outrider/gateway.toml"), metavar="FILE")
+    source.add_argument("--socket", type=Path, help="the gateway's status socket")
+    status.add_argument("--json", action="store_true")
+    status.set_defaults(run=_status)
+
+    enrol = commands.add_parser("enrol", help="trade the operator's one-time token for this vehicle's certificate")
+    enrol.add_argument("--cloud", required=True, metavar="URL", help="the cloud's operator address")
+    enrol.add_argument("--vehicle", required=True, metavar="ID", help="the vehicle the token was made for")
+    enrol.add_argument("--token", required=True, help="the token, or @FILE to read it from a file")
+    enrol.add_argument("--directory", required=True, type=Path, help="where key and certificate are kept")
+    enrol.add_argument("--ca", metavar="FILE", help="trust this CA for the operator address, not the public ones")
+    enrol.add_argument("--force", action="store_true", help="replace an identity that is there")
+    enrol.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    enrol.set_defaults(run=_enrol)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("/etc/outrider/gateway.toml"),
+        metavar="FILE",
+        help="TOML file (default: %(default)s); paths in it are relative to its folder",
+    )
+
+
+def _fail(error: BaseException) -> int:
+    """Tell the error and pick the exit status by who must act."""
+    print(f"outrider gateway: {error}", file=sys.stderr)
+    if isinstance(error, ConfigError):
+        return os.EX_CONFIG
+    if isinstance(error, NotNowError):
+        return os.EX_UNAVAILABLE
+    if isinstance(error, PeerError):
+        return os.EX_PROTOCOL
+    if isinstance(error, TransportError):
+        return os.EX_TEMPFAIL
+    return os.EX_NOPERM if isinstance(error, GatewayError) else os.EX_SOFTWARE
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from gateway.app import Gateway, run_until_signalled  # the other commands need none of it
+    from gateway.config import load_config
+    from gateway.logs import set_up_logging
+
+    set_up_logging(level=arguments.log_level, as_json=arguments.log_format == "json")
+
+    async def main() -> None:
+        config = load_config(arguments.config)
+        await run_until_signalled(Gateway(config, arguments.config.resolve().parent))
+
+    try:
+        anyio.run(main)
+    except GatewayError as error:
+        return _fail(error)
+    except ExceptionGroup as group:
+        ours = group.subgroup(GatewayError)
+        if ours is None:
+            raise
+        return _fail(_first(ours))
+    return os.EX_OK
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from gateway.app import load_inputs
+    from gateway.config import load_config
+
+    try:
+        config = load_config(arguments.config)
+        manifest, loaded = load_inputs(config, arguments.config.resolve().parent)
+    except GatewayError as error:
+        return _fail(error)
+    for wrong in loaded.errors:
+        _fail(wrong)
+    if loaded.errors:
+        return os.EX_CONFIG
+    if arguments.json:
+        print(json.dumps(msgspec.to_builtins(config), indent=2))
+        return os.EX_OK
+    print(f"{arguments.config}: sound")
+    print(f"vehicle   {config.vehicle}")
+    for bus in config.buses:
+        print(f"bus       {bus.name}: {bus.interface} {bus.channel}")
+    print(f"manifest  {manifest.hash.hex()[:16]}  {len(manifest.messages)} messages, {len(manifest.signals)} signals")
+    for scheme in loaded.schemes:
+        print(f"scheme    {scheme.id} version {scheme.version}")
+    return os.EX_OK
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from gateway.config import load_config
+    from gateway.status import read_status, status_text
+
+    try:
+        socket = arguments.socket
+        if socket is None:
+            config = load_config(arguments.config)
+            if config.runtime.status_socket is None:
+                raise NotNowError("the configuration has no runtime.status_socket")
+            socket = arguments.config.resolve().parent / config.runtime.status_socket
+        status = read_status(socket)
+    except GatewayError as error:
+        return _fail(error)
+    print(msgspec.json.encode(status).decode() if arguments.json else status_text(status))
+    return os.EX_OK if status.report.ledger.unexplained == 0 else os.EX_SOFTWARE
+
+
+def _enrol(arguments: argparse.Namespace) -> int:
+    from gateway.link.client import enrol
+    from gateway.link.identity import VEHICLE_ID, Identity, make_key_request
+    from gateway.wire.api import EnrolRequest
+
+    identity = Identity(arguments.directory)
+    try:
+        if not VEHICLE_ID.fullmatch(arguments.vehicle):
+            raise ConfigError("a vehicle id has letters, digits, '.', '_' and '-' only, at most 64")
+        if identity.exists and not arguments.force:
+            raise NotNowError(f"{arguments.directory} holds the identity of {identity.facts().vehicle}; use --force")
+        token = arguments.token
+        if token.startswith("@"):
+            try:
+                token = Path(token[1:]).read_text(encoding="ascii").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"cannot read the token: {error}") from error
+        request = make_key_request(arguments.vehicle)
+        message = EnrolRequest(token=token, vehicle=arguments.vehicle, csr_pem=request.csr_pem)
+        reply = anyio.run(partial(enrol, arguments.cloud, message, ca_file=arguments.ca, timeout_s=arguments.timeout))
+        identity.store(arguments.vehicle, request, reply)
+    except GatewayError as error:
+        return _fail(error)
+    except OSError as error:
+        print(f"outrider gateway: {error}", file=sys.stderr)
+        return os.EX_CANTCREAT
+    print(f"{arguments.vehicle} enrolled; identity in {arguments.directory}, cloud at {reply.vehicle_url}")
+    return os.EX_OK
