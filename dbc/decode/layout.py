@@ -47,3 +47,31 @@ def problem_of(signal: Signal) -> str | None:
     if place.needs * 8 > MAX_PAYLOAD_BITS:
         return f"ends in byte {place.needs - 1}; a payload has at most {MAX_PAYLOAD_BITS // 8} bytes"
     return None
+
+
+class Segment(NamedTuple):
+    """The part of a signal inside one payload byte: ``(raw >> value_shift & mask) << byte_shift`` lies in ``byte``."""
+
+    byte: int
+    byte_shift: int
+    value_shift: int
+    mask: int
+
+
+def segments_of(signal: Signal) -> tuple[Segment, ...]:
+    """The bytes a signal lies in, from its least significant bits up."""
+    segments = []
+    done = 0
+    if signal.big_endian:
+        last = 8 * (signal.start // 8) + 7 - signal.start % 8 + signal.length - 1
+        byte, bit = last // 8, 7 - last % 8
+        step = -1
+    else:
+        byte, bit = divmod(signal.start, 8)
+        step = 1
+    while done < signal.length:
+        width = min(8 - bit, signal.length - done)
+        segments.append(Segment(byte, bit, done, (1 << width) - 1))
+        done += width
+        byte, bit = byte + step, 0
+    return tuple(segments)
