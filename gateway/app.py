@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 
 from dbc.manifest import Manifest, ManifestError, load_manifest
-from gateway.can import open_source
+from gateway.can.opening import open_source
 from gateway.can.ports import FrameSource
 from gateway.collect import LoadedSchemes, Selector, load_schemes
 from gateway.collect.budget import BudgetKeeper
@@ -117,11 +118,19 @@ class Gateway:
             )
             if keeper.crashed:
                 log.warning("was_not_stopped_cleanly")
-            source = open_source(self.config.buses, self.manifest.buses, self.base, self.config.telemetry.tick_ms)
+            source = self._open_source()
             await self._run(desk, keeper, source)
             await desk.checkpoint(keeper.persisted(is_clean=True))
         finally:
             await desk.close()
+
+    def _open_source(self) -> FrameSource:
+        """The buses; a replayed log's path is relative to the configuration, like every other."""
+        buses = [
+            msgspec.structs.replace(bus, channel=str(self.base / bus.channel)) if bus.interface == "replay" else bus
+            for bus in self.config.buses
+        ]
+        return open_source(buses, read=self.config.read, replay=self.config.replay, clock=self.clock)
 
     async def _run(self, desk: SpoolDesk, keeper: LedgerKeeper, source: FrameSource) -> None:
         telemetry = self.config.telemetry
