@@ -11,12 +11,14 @@ from litestar.di import Provide
 from litestar.params import Parameter
 from litestar.response import Stream
 
+from cloud.auth.middleware import role
+from cloud.auth.model import Role
 from cloud.errors import InvalidInput, NotFound
 from cloud.history.answers import HistoryAnswer, Question, SignalInfo, answer, list_signals
 from cloud.history.events import EventInfo, list_events
 from cloud.history.export import candump_lines, csv_lines, parquet_chunks
 from cloud.history.params import check_limit, check_resolution, parse_cursor, parse_time
-from cloud.history.telemetry import Telemetry
+from cloud.history.telemetry import Telemetry, telemetry_of
 from cloud.lake.tables import Tier
 from cloud.registry.model import VehicleRow
 
@@ -162,11 +164,11 @@ async def get_frames(telemetry: Telemetry, vehicle_id: str, from_: From = "", to
     return _download(chunks, "text/plain; charset=utf-8", vehicle_id, ".log")
 
 
-def history_router(telemetry: Telemetry) -> Router:
-    """All routes of this module below ``/api/v1``."""
-    return Router(
-        path="/api/v1",
-        route_handlers=[get_signals, get_history, get_history_csv, get_history_parquet, get_events, get_frames],
-        dependencies={"telemetry": Provide(lambda: telemetry, sync_to_thread=False)},
-        tags=["History"],
-    )
+#: All routes of this module, below ``/api/v1``; needs the dependency ``services``.
+history_router = Router(
+    path="/api/v1",
+    route_handlers=[get_signals, get_history, get_history_csv, get_history_parquet, get_events, get_frames],
+    dependencies={"telemetry": Provide(telemetry_of, sync_to_thread=False)},
+    opt=role(Role.VIEWER),
+    tags=["history"],
+)

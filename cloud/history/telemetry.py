@@ -7,7 +7,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
+from cloud.db import Database
 from cloud.history.query import History
 from cloud.lake.catalog import Catalog
 from cloud.lake.compactor import Compactor
@@ -77,12 +79,25 @@ def build_telemetry(services: Services, config: LakeConfig | None = None) -> Tel
     return telemetry
 
 
+#: The telemetry of each database: one, whoever asks first. Handlers and background tasks must share it.
+_BUILT: WeakKeyDictionary[Database, Telemetry] = WeakKeyDictionary()
+
+
+def telemetry_of(services: Services) -> Telemetry:
+    """The service's telemetry, built on first use; a Litestar dependency."""
+    if services.db not in _BUILT:
+        _BUILT[services.db] = build_telemetry(services)
+    return _BUILT[services.db]
+
+
 @asynccontextmanager
-async def lake_lifespan(telemetry: Telemetry) -> AsyncIterator[None]:
+async def lake_lifespan(services: Services) -> AsyncIterator[None]:
     """Open the lake (the database must be open) and keep it: compaction, merging, retention in the background.
 
-    At the end the running step is finished or undone, never left half done; waiting batches stay in the spool.
+    Event streams end when ``services.stopping`` is set. At the end the running step is finished or undone, never left
+    half done; waiting batches stay in the spool.
     """
+    telemetry = telemetry_of(services)
     config = telemetry.lake.config
     await telemetry.lake.open()
     stop = asyncio.Event()
@@ -91,16 +106,23 @@ async def lake_lifespan(telemetry: Telemetry) -> AsyncIterator[None]:
         await apply_retention(telemetry.lake)
         await telemetry.lake.sweep()
 
+    async def end_streams() -> None:
+        await services.stopping.wait()
+        telemetry.live.close()
+
     loops = [
         asyncio.create_task(_every(config.compact_interval_s, telemetry.compactor.compact, "compaction", stop)),
         asyncio.create_task(_every(config.merge_interval_s, telemetry.compactor.merge, "merging", stop)),
         asyncio.create_task(_every(config.retention_interval_s, sweep_and_retain, "retention", stop)),
     ]
+    ending = asyncio.create_task(end_streams())
     try:
         yield
     finally:
         telemetry.live.close()
         stop.set()
+        ending.cancel()
+        await asyncio.wait([ending])
         await asyncio.gather(*loops)
 
 

@@ -11,8 +11,10 @@ from litestar.di import Provide
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
+from cloud.auth.middleware import role
+from cloud.auth.model import Role
 from cloud.history.routes import known_vehicle
-from cloud.history.telemetry import Telemetry
+from cloud.history.telemetry import Telemetry, telemetry_of
 from cloud.live.state import FLEET, LiveValue
 
 INTERVAL_S = 0.25  # shortest time between two messages to one client
@@ -99,11 +101,11 @@ async def fleet_changes(telemetry: Telemetry) -> AsyncIterator[ServerSentEventMe
                 yield _heartbeat()
 
 
-def live_router(telemetry: Telemetry) -> Router:
-    """All routes of this module below ``/api/v1``."""
-    return Router(
-        path="/api/v1",
-        route_handlers=[get_latest, get_live, get_fleet_live],
-        dependencies={"telemetry": Provide(lambda: telemetry, sync_to_thread=False)},
-        tags=["Live"],
-    )
+#: All routes of this module, below ``/api/v1``; needs the dependency ``services``.
+live_router = Router(
+    path="/api/v1",
+    route_handlers=[get_latest, get_live, get_fleet_live],
+    dependencies={"telemetry": Provide(telemetry_of, sync_to_thread=False)},
+    opt=role(Role.VIEWER),
+    tags=["live"],
+)
