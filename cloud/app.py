@@ -2,41 +2,189 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 
+from litestar import Litestar, Router
+from litestar.config.app import AppConfig
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.types import ASGIApp, ControllerRouterHandler
+
+from cloud.auth.middleware import OperatorMiddleware, require_role, role
+from cloud.auth.model import Role
+from cloud.auth.routes import AUTH_ROUTES
+from cloud.auth.users import Users
 from cloud.clock import Clock, SystemClock
 from cloud.config import CloudConfig
-from cloud.db import Database
+from cloud.db import Database, connect
+from cloud.identity.enrolment import Enrolment
+from cloud.identity.peer import CertificateRegister
+from cloud.ingest.checkins import CheckIns
+from cloud.ingest.downlink import DownlinkHub
+from cloud.ingest.limits import Buckets
+from cloud.ingest.listeners import BatchListeners
+from cloud.ingest.routes import VEHICLE_ROUTES
+from cloud.ingest.uploads import Uploads
+from cloud.ingest.writer import IngestWriter
 from cloud.manifests import ManifestStore
-from cloud.services import Services
+from cloud.registry.routes import REGISTRY_ROUTES, enrol
+from cloud.registry.vehicles import Vehicles
+from cloud.services import BatchListener, Services
 from cloud.spool import SqliteBatchSpool
 from cloud.spool.deadletters import DeadLetters
+from cloud.web.health import HEALTH_ROUTES
+from cloud.web.metrics import Metrics
+from cloud.web.problems import EXCEPTION_HANDLERS
+from cloud.web.tracing import Tracing
+
+API = "/api/v1"
 
 
 def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
     """All parts, connected, nothing started and no file touched."""
+    clock = clock or SystemClock()
+    limits = config.ingest
     db = Database(config.path(config.storage.database), busy_timeout_ms=config.storage.busy_timeout_ms)
     dead_letters = DeadLetters(
-        max_count=config.ingest.max_dead_letters_per_vehicle,
-        max_bytes=config.ingest.max_dead_letter_bytes_per_vehicle,
+        max_count=limits.max_dead_letters_per_vehicle, max_bytes=limits.max_dead_letter_bytes_per_vehicle
     )
+    batch_listeners: list[BatchListener] = []
+    listeners = BatchListeners(batch_listeners, limits.listener_queue_max)
+    writer = IngestWriter(db, limits, clock)
     return Services(
         config=config,
-        clock=clock or SystemClock(),
+        clock=clock,
         db=db,
         spool=SqliteBatchSpool(db, dead_letters),
         dead_letters=dead_letters,
         manifests=ManifestStore(db),
+        vehicles=Vehicles(db, clock),
+        users=Users(db, clock, config.sessions),
+        enrolment=Enrolment(db, clock, config.authority),
+        register=CertificateRegister(),
+        writer=writer,
+        uploads=Uploads(
+            db=db,
+            clock=clock,
+            limits=limits,
+            storage=config.storage,
+            writer=writer,
+            dead_letters=dead_letters,
+            listeners=listeners,
+        ),
+        check_ins=CheckIns(db, clock, limits, config.fleet),
+        downlinks=DownlinkHub(limits.downlinks_max),
+        listeners=listeners,
+        small_requests=Buckets(limits.small_requests_per_s, limits.small_requests_burst),
+        enrol_attempts=Buckets(limits.enrol_attempts / limits.enrol_window_s, limits.enrol_attempts),
+        batch_listeners=batch_listeners,
+        is_operator_tls=bool(config.operator.certificate) or config.operator.public_url.startswith("https://"),
+        vehicle_url=config.vehicle.public_url or f"https://{config.vehicle.host}:{config.vehicle.port}",
     )
 
 
 @asynccontextmanager
-async def running(services: Services) -> AsyncIterator[None]:
-    """Open the database and run the background tasks while the block lasts."""
-    services.config.path(services.config.storage.database).parent.mkdir(parents=True, exist_ok=True)
+async def running(services: Services, *, background: bool = True) -> AsyncIterator[None]:
+    """Open the database and run the background tasks while the block lasts; stop them in order after it.
+
+    Args:
+        background: False for commands that only need the database, perhaps beside a running service.
+
+    Raises:
+        ConfigError, StorageError: it cannot start.
+    """
+    services.load_secrets()
+    config = services.config
+    services.db.path.parent.mkdir(parents=True, exist_ok=True)
     await services.db.open()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(services.db.close)
+        services.register.open(connect(services.db.path, busy_timeout_ms=config.storage.busy_timeout_ms))
+        stack.callback(services.register.close)
+        if not background:
+            yield
+            return
+        for lifespan in _lifespans():
+            await stack.enter_async_context(lifespan(services))
+        for run in (services.listeners.run, services.writer.run):
+            await stack.enter_async_context(_background(asyncio.ensure_future(run())))
+        services.is_running = True
+        try:
+            yield
+        finally:
+            services.stop()
+
+
+@asynccontextmanager
+async def _background(task: asyncio.Future[None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await services.db.close()
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _lifespans() -> list[Callable[[Services], AbstractAsyncContextManager[None]]]:
+    """Parts that bring their own background work; each fills ``batch_listeners`` and ``erasers`` before it yields."""
+    return []
+
+
+def build_operator_app(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> tuple[ASGIApp, Metrics]:
+    """REST, console, enrolment, health and metrics. Each route declares a role, or is refused."""
+    app = operator_litestar(services, extra)
+    metrics: Metrics = app.state.metrics
+    return Tracing(app, port="operator", observe=metrics.observer("operator"), log_requests=True), metrics
+
+
+def operator_litestar(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> Litestar:
+    """The same without the outer layer; for tests that look at routes."""
+    api = Router(API, route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES])
+    return Litestar(
+        route_handlers=[api, enrol, *HEALTH_ROUTES, *extra],
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        exception_handlers=EXCEPTION_HANDLERS,
+        middleware=[OperatorMiddleware],
+        guards=[require_role],
+        state=State({"services": services, "metrics": Metrics(services)}),
+        request_max_body_size=1024 * 1024,
+        openapi_config=OpenAPIConfig(
+            title="Outrider fleet cloud",
+            version=version("outrider"),
+            openapi_router=Router("/schema", route_handlers=[], opt=role(Role.VIEWER)),
+            render_plugins=[JsonRenderPlugin(), YamlRenderPlugin()],
+        ),
+        on_app_init=[_no_logging],
+    )
+
+
+def build_vehicle_app(
+    services: Services, metrics: Metrics | None = None, extra: Sequence[ControllerRouterHandler] = ()
+) -> ASGIApp:
+    """What vehicles reach: nothing but the contract of ``gateway.wire.api``."""
+    app = Litestar(
+        route_handlers=[*VEHICLE_ROUTES, *extra],
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        exception_handlers=EXCEPTION_HANDLERS,
+        state=State({"services": services}),
+        openapi_config=None,
+        on_app_init=[_no_logging],
+    )
+    metrics = metrics or Metrics(services)
+    return Tracing(app, port="vehicle", observe=metrics.observer("vehicle"), log_requests=False)
+
+
+def _no_logging(config: AppConfig) -> AppConfig:
+    """Litestar shall not configure logging; ``cloud.log`` does."""
+    config.logging_config = None
+    return config
+
+
+def new_secret() -> bytes:
+    """A key for signing bearer tokens."""
+    return secrets.token_hex(32).encode("ascii")

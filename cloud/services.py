@@ -5,14 +5,29 @@ Handlers get it by dependency injection under the name ``services``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from sqlalchemy import select
+
+from cloud.auth.users import Users
 from cloud.clock import Clock
 from cloud.config import CloudConfig
 from cloud.db import Database
+from cloud.errors import ConfigError
+from cloud.identity.authority import Authority
+from cloud.identity.enrolment import Enrolment
+from cloud.identity.peer import CertificateRegister
+from cloud.ingest.checkins import CheckIns
+from cloud.ingest.downlink import DownlinkHub
+from cloud.ingest.limits import Buckets
+from cloud.ingest.listeners import BatchListeners
+from cloud.ingest.uploads import Uploads
+from cloud.ingest.writer import IngestWriter
 from cloud.manifests import ManifestStore
-from cloud.spool import BatchSpool, StoredBatch
+from cloud.registry.vehicles import Vehicles
+from cloud.spool import BatchRow, BatchSpool, BatchState, StoredBatch
 from cloud.spool.deadletters import DeadLetters
 
 #: Told of each batch after its commit. Runs behind a bounded queue and never delays the acknowledgement; when the
@@ -32,5 +47,56 @@ class Services:
     spool: BatchSpool
     dead_letters: DeadLetters
     manifests: ManifestStore
+    vehicles: Vehicles
+    users: Users
+    enrolment: Enrolment
+    register: CertificateRegister
+    writer: IngestWriter
+    uploads: Uploads
+    check_ins: CheckIns
+    downlinks: DownlinkHub
+    listeners: BatchListeners
+    small_requests: Buckets
+    enrol_attempts: Buckets
     batch_listeners: list[BatchListener] = field(default_factory=list)
     erasers: list[Eraser] = field(default_factory=list)
+    vehicle_url: str = ""  # what enrolled vehicles are told
+    is_operator_tls: bool = False
+    is_running: bool = False
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when long answers (SSE) must end
+
+    def load_secrets(self) -> None:
+        """Read the CA's key and the key that signs bearer tokens.
+
+        Raises:
+            ConfigError: missing or damaged; says how to make them.
+        """
+        config = self.config
+        certificate, key = config.path(config.authority.certificate), config.path(config.authority.key)
+        try:
+            self.enrolment.authority = Authority(certificate.read_bytes(), key.read_bytes())
+            self.users.secret = config.path(config.sessions.secret).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: {error.strerror}; 'outrider cloud init' makes it") from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{certificate} and {key}: {error}") from error
+        if len(self.users.secret) < 32:
+            raise ConfigError(f"{config.path(config.sessions.secret)}: shorter than 32 bytes")
+
+    def stop(self) -> None:
+        """Say that the service ends: readiness turns, downlinks and live streams close."""
+        self.is_running = False
+        self.stopping.set()
+        self.downlinks.stop()
+
+    async def tell_released(self, manifest_hash: str) -> None:
+        """Tell listeners of the newest batches that waited for a manifest which has come."""
+        query = (
+            select(BatchRow)
+            .where(BatchRow.state == BatchState.STORED, BatchRow.manifest_hash == manifest_hash)
+            .order_by(BatchRow.id.desc())
+            .limit(self.config.ingest.listener_queue_max // 4)
+        )
+        async with self.db.read() as session:
+            for row in reversed((await session.scalars(query)).all()):
+                self.listeners.tell(StoredBatch.of(row))

@@ -153,7 +153,7 @@ class Users:
             ).first()
         if found is None:
             return None
-        user, row = found.t
+        user, row = found
         if row.expires_ns <= self._clock.now_ns() or user.disabled or user.version != row.user_version:
             return None
         return Operator(user.name, Role.of(user.role), by_cookie=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography import x509
 
-from cloud.errors import NotAllowed, NotAuthenticated
+from cloud.errors import NotAllowed, NotAuthenticated, Unavailable
 from cloud.identity.authority import URN, VEHICLE_ID, serial_text, to_ns
 
 #: Where the TLS listener puts the certificate in the ASGI scope: ``scope["extensions"]["tls"][KEY]``, DER.
@@ -60,15 +60,28 @@ class CertificateRegister:
     any process has revoked. That is why it runs on the event loop.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self) -> None:
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self, connection: sqlite3.Connection) -> None:
+        """Use ``connection``, which is used for nothing else."""
         self._connection = connection
+
+    def close(self) -> None:
+        """Close the connection; ``check`` refuses from now on."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def check(self, peer: PeerCertificate, now_ns: int) -> None:
         """Return when the certificate counts.
 
         Raises:
+            Unavailable: the service is not running.
             NotAllowed: unknown, revoked, expired since the connection was made, or its vehicle is revoked.
         """
+        if self._connection is None:
+            raise Unavailable("the service is stopping")
         row = self._connection.execute(_QUERY, (peer.serial, peer.vehicle_id)).fetchone()
         if row is None:
             raise NotAllowed("this certificate is not registered here")

@@ -94,13 +94,9 @@ class Uploads:
 
     async def _answer(self, vehicle_id: str, content: bytes, header: BatchHeader, outcome: Outcome) -> BatchAck:
         dead_letter = ""
-        if outcome.stored is not None:
-            self._listeners.tell(outcome.stored)
-        elif outcome.verdict is Verdict.TOO_TORN:
-            raise Unavailable("the stream has too many gaps; send the missing batches first", retry_after_s=30)
-        elif outcome.verdict is Verdict.TOO_MANY_STREAMS:
-            raise TooMany("this vehicle has too many streams", retry_after_s=3600)
-        elif outcome.verdict is Verdict.CONFLICT:
+        _raise_refusal(outcome)
+        self._tell(outcome)
+        if outcome.verdict is Verdict.CONFLICT:
             dead_letter = CONFLICT
             await self._bury(vehicle_id, content, CONFLICT, header)
         elif outcome.dead:
@@ -137,8 +133,7 @@ class Uploads:
         )
         await self._bury(vehicle_id, content, reason, header)
         outcome = await self._writer.submit(Upload(vehicle_id, header, content, now_ns, dead=True))
-        if outcome.verdict in (Verdict.TOO_TORN, Verdict.TOO_MANY_STREAMS):
-            raise Unavailable("the stream has too many gaps; send the missing batches first", retry_after_s=30)
+        _raise_refusal(outcome)
         return BatchAck(
             stream=claim.stream,
             sequence=claim.sequence,
@@ -178,9 +173,23 @@ class Uploads:
         if not is_stream(header.stream) or header.sequence > MAX_SEQUENCE:
             raise InvalidInput("still unreadable: the header names no stream")
         outcome = await self._writer.submit(Upload(vehicle_id, header, content, self._clock.now_ns(), replay=True))
-        if outcome.stored is not None:
-            self._listeners.tell(outcome.stored)
+        _raise_refusal(outcome)
+        self._tell(outcome)
         return outcome
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Listeners hear of batches that can be decoded; the rest are told when their manifest comes."""
+        if outcome.stored is not None and outcome.stored.state is BatchState.STORED:
+            self._listeners.tell(outcome.stored)
+
+
+def _raise_refusal(outcome: Outcome) -> None:
+    if outcome.verdict is Verdict.TOO_TORN:
+        raise Unavailable("the stream has too many gaps; send the missing batches first", retry_after_s=30)
+    if outcome.verdict is Verdict.TOO_MANY_STREAMS:
+        raise TooMany("this vehicle has too many streams", retry_after_s=3600)
+    if outcome.verdict is Verdict.TOO_MANY_WAITING:
+        raise Unavailable("too many batches wait for their manifest; send it first", retry_after_s=30)
 
 
 def free_bytes(path: Path) -> int:

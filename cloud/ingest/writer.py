@@ -34,6 +34,7 @@ class Verdict(Enum):
     CONFLICT = "conflict"  # other content under the same sequence
     TOO_TORN = "too_torn"  # the stream has too many gaps; they must be filled first
     TOO_MANY_STREAMS = "too_many_streams"
+    TOO_MANY_WAITING = "too_many_waiting"  # batches wait for a manifest nobody sends
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ _NEW_STREAM = (
 )
 _UPDATE_STREAM = (
     "UPDATE streams SET contiguous=?, ahead=?, stored_batches=stored_batches+?, stored_items=stored_items+?,"
-    " stored_bytes=stored_bytes+?, dead_batches=dead_batches+?, dead_items=dead_items+?, duplicates=duplicates+?, conflicts=conflicts+?, stalled_ns=?,"
+    " stored_bytes=stored_bytes+?, dead_batches=dead_batches+?, dead_items=dead_items+?,"
+    " duplicates=duplicates+?, conflicts=conflicts+?, stalled_ns=?,"
     " last_received_ns=max(last_received_ns,?) WHERE vehicle_id=? AND stream=?"
 )
 
@@ -114,6 +116,7 @@ class _Transaction:
         self._limits = limits
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._manifests: dict[str, bool] = {}
+        self._waiting: dict[str, int] = {}
 
     def take(self, upload: Upload) -> Outcome:
         """Decide on one upload and write it."""
@@ -127,6 +130,8 @@ class _Transaction:
             if known is not None:
                 return known
         held = stream.held.add(header.sequence, header.sequence)
+        if not upload.dead and self._too_many_wait(upload):
+            return Outcome(Verdict.TOO_MANY_WAITING, stream.held.contiguous, bool(stream.held.ahead))
         if len(held.ahead) > self._limits.max_ranges_per_stream and len(held.ahead) > len(stream.held.ahead):
             return Outcome(Verdict.TOO_TORN, stream.held.contiguous, has_gap=True)
         if held.contiguous != stream.held.contiguous or (held.ahead and not stream.stalled_ns):
@@ -250,6 +255,18 @@ class _Transaction:
             row = self._db.execute("SELECT 1 FROM manifests WHERE hash=?", (manifest_hash,)).fetchone()
             known = self._manifests[manifest_hash] = row is not None
         return known
+
+    def _too_many_wait(self, upload: Upload) -> bool:
+        if self._has_manifest(upload.header.manifest_hash.hex()):
+            return False
+        waiting = self._waiting.get(upload.vehicle_id)
+        if waiting is None:
+            (waiting,) = self._db.execute(
+                "SELECT count(*) FROM batches WHERE vehicle_id=? AND state=?",
+                (upload.vehicle_id, BatchState.WAITING_MANIFEST.value),
+            ).fetchone()
+        self._waiting[upload.vehicle_id] = waiting + 1
+        return bool(waiting >= self._limits.max_waiting_per_vehicle)
 
     def finish(self) -> None:
         """Write the streams' rows."""
