@@ -21,7 +21,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 #: Level n is entered when this share of the released bytes is spent.
 _THRESHOLDS = (0.80, 0.88, 0.93, 0.97, 1.0)
 _HYSTERESIS = 0.05
-#: A correction of the clock of up to a day keeps the day's count.
+_REMEMBERED_DAYS = 4
 
 
 class BudgetConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -44,6 +44,7 @@ class BudgetState(msgspec.Struct, array_like=True):
     critical_bytes: int = 0
     level: int = 0
     refused_items: int = 0  # since the ledger began
+    seen_days: tuple[int, ...] = ()  # the latest days counted on
 
 
 class BudgetKeeper:
@@ -57,7 +58,6 @@ class BudgetKeeper:
         self.config = config
         self.state = state or BudgetState()
         self._events: list[Event] = []
-        self._last_ns = 0
 
     def spent(self, priority: Priority, size_bytes: int, now_ns: int) -> int:
         """Count bytes; returns the level that follows.
@@ -134,8 +134,12 @@ class BudgetKeeper:
         return rising if rising >= before else min(before, falling)
 
     def _turn_day(self, now_ns: int) -> None:
-        """A new day starts a new count. A clock set back keeps the count, so that no clock makes bytes."""
-        day = now_ns // DAY_NS
-        if day > self.state.day:
-            self.state.spent_bytes = self.state.critical_bytes = 0
-        self.state.day = day
+        """A new day starts a new count. A clock set back, or back to a day already counted on, keeps the count: an
+        ECU that boots in 1970 until it hears the time gets no second budget by it."""
+        state, day = self.state, now_ns // DAY_NS
+        if day == state.day:
+            return
+        if day > state.day and day not in state.seen_days:
+            state.spent_bytes = state.critical_bytes = 0
+        state.day = day
+        state.seen_days = (*(d for d in state.seen_days if d != day), day)[-_REMEMBERED_DAYS:]

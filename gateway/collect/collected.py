@@ -60,16 +60,18 @@ def block_of(
     decoded: Decoded, time_ns: NDArray[np.int64], sample: NDArray[np.intp], quality: NDArray[np.uint8] | None
 ) -> SampleBlock:
     """The samples at ``sample`` (ascending) as a block; ``quality`` belongs to them, None for all good."""
-    frame = decoded.frame[sample]
+    frame = decoded.frame.take(sample)
     new = np.empty(len(frame), np.bool_)
-    new[:1] = True
+    new[:1] = False
     np.not_equal(frame[1:], frame[:-1], out=new[1:])
-    rows = frame[new]
+    row = np.cumsum(new, dtype=np.int32)
+    new[:1] = True
+    rows = frame.compress(new)
     return SampleBlock(
-        time_ns[rows],
-        decoded.message[rows],
-        np.cumsum(new, dtype=np.int32) - np.int32(1),
-        decoded.signal[sample],
-        decoded.raw[sample],
+        time_ns.take(rows),
+        decoded.message.take(rows),
+        row,
+        decoded.signal.take(sample),
+        decoded.raw.take(sample),
         np.zeros(len(sample), np.uint8) if quality is None else quality,
     )

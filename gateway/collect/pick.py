@@ -23,9 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dbc.decode import Decoded
 from gateway.collect.resolve import Rule
 from gateway.collect.scaling import Scaling
 
+_ZERO = np.zeros(1, np.intp)
 _EVERY, _CHANGE, _STEPWISE = 0, 1, 2
 _NEVER = 1 << 62
 _MAX_SPAN_NS = 10**13  # longer batches (a clock jump inside) walk
@@ -67,6 +69,7 @@ class Picker:
         self.last_quality = np.zeros(count, np.uint8)
         self.next_due = np.zeros(count, np.int64)
         self.seen = np.zeros(count, np.bool_)
+        self._marked = False  # some last_quality is not 0
         self.set_factors(factors or [1] * count, coarse_period_ns)
 
     def set_factors(self, factors: Sequence[int], coarse_period_ns: int) -> None:
@@ -106,6 +109,7 @@ class Picker:
         own, there = (np.array(side, np.intp) for side in zip(*mapping, strict=True))
         for name in ("last_raw", "last_time", "last_quality", "next_due", "seen"):
             getattr(self, name)[own] = getattr(other, name)[there]
+        self._marked = bool(self.last_quality.any())
 
     def pick(
         self,
@@ -123,7 +127,8 @@ class Picker:
         if not len(rule):
             return np.zeros(0, np.bool_)
         order = np.argsort(rule.astype(self._key), kind="stable")
-        group = _group(rule[order], time[order], raw[order], None if quality is None else quality[order])
+        marks = None if quality is None else quality.take(order)
+        group = _group(rule.take(order), time.take(order), raw.take(order), marks)
         send = self._changed(group)
         if not self._all_change:
             if self._any_every:
@@ -134,6 +139,40 @@ class Picker:
         picked = np.empty(len(send), np.bool_)
         picked[order] = send
         return picked
+
+    def pick_changes(
+        self, rule: NDArray[np.uint16], decoded: Decoded, time_ns: NDArray[np.int64]
+    ) -> NDArray[np.intp] | None:
+        """``pick`` for the commonest case, when all rules are of the *change* kind and all samples are good and wanted.
+
+        Args:
+            rule: of each sample of ``decoded``.
+            time_ns: of each frame.
+
+        Returns:
+            The samples to send, ascending; None when this is not that case and nothing was done.
+        """
+        if not self._all_change or self._marked:
+            return None
+        if not len(rule):
+            return np.zeros(0, np.intp)
+        order = rule.argsort(kind="stable")
+        rule, raw = rule.take(order), decoded.raw.take(order)
+        if rule[-1] >= len(self.rules):
+            return None
+        borders = np.flatnonzero(rule[1:] != rule[:-1])
+        starts = np.concatenate([_ZERO, borders + 1])
+        ends = np.append(borders, len(rule) - 1)
+        changed = np.empty(len(raw), np.bool_)
+        np.not_equal(raw[1:], raw[:-1], out=changed[1:])
+        segment = rule.take(starts).astype(np.intp)
+        changed[starts] = (raw.take(starts) != self.last_raw.take(segment)) | ~self.seen.take(segment)
+        self.last_raw[segment] = raw.take(ends)
+        self.last_time[segment] = time_ns.take(decoded.frame.take(order.take(ends)))
+        self.seen[segment] = True
+        picked = np.empty(len(raw), np.bool_)
+        picked[order] = changed
+        return np.flatnonzero(picked)
 
     def _changed(self, group: _Group) -> NDArray[np.bool_]:
         """Which samples differ from their predecessor, the first of each rule from the last one sent."""
@@ -148,7 +187,7 @@ class Picker:
             np.not_equal(quality[1:], quality[:-1], out=differs[1:])
             differs[starts] = quality[starts] != self.last_quality[first]
             changed |= differs
-        elif self.last_quality.any():
+        elif self._marked:
             changed[starts] |= self.last_quality[first] != 0
         return changed
 
@@ -160,7 +199,9 @@ class Picker:
         at, rule = sent[last], rule[last]
         self.last_raw[rule] = group.raw[at]
         self.last_time[rule] = group.time[at]
-        self.last_quality[rule] = 0 if group.quality is None else group.quality[at]
+        if group.quality is not None or self._marked:
+            self.last_quality[rule] = 0 if group.quality is None else group.quality[at]
+            self._marked = bool(self.last_quality.any())
         self.seen[rule] = True
 
     def _stepwise(self, group: _Group, send: NDArray[np.bool_]) -> None:
@@ -303,6 +344,6 @@ def _group(
     rule: NDArray[np.intp], time: NDArray[np.int64], raw: NDArray[np.int64], quality: NDArray[np.uint8] | None
 ) -> _Group:
     borders = np.flatnonzero(rule[1:] != rule[:-1]) + 1
-    starts = np.concatenate([[0], borders])
+    starts = np.concatenate([_ZERO, borders])
     ends = np.append(borders, len(rule))
     return _Group(rule, time, raw, quality, starts, ends)

@@ -14,6 +14,9 @@ from gateway.collect.resolve import Rule
 from gateway.collect.scaling import Scaling
 from gateway.wire.samples import OUT_OF_RANGE
 
+_NO_RULE = 0xFFFF
+_NONE = np.zeros(0, np.intp)
+
 
 class Offered(NamedTuple):
     """The samples to send and the rule that wants each, in order of reception; ``refused`` names
@@ -44,6 +47,9 @@ class RuleSet:
         self._count = np.bincount(signal, minlength=signal_count)
         self._first = np.cumsum(self._count) - self._count
         self._single = bool((self._count <= 1).all())
+        self._rule_of = np.full(signal_count, _NO_RULE, np.uint16)
+        if self._single and len(rules) < _NO_RULE:
+            self._rule_of[signal] = np.arange(len(rules))
         self._uses_quality = np.array([r.validity != "ignore" for r in rules], np.bool_)
         self._requires = np.array([r.validity == "require" for r in rules], np.bool_)
         self._ranged = np.array([r.check_range for r in rules], np.bool_)
@@ -82,19 +88,25 @@ class RuleSet:
             frame_quality: of each frame, None when all are good.
             among: indices of the samples offered, ascending; None for all.
         """
+        if among is None and self._single and not self._any_quality and not self._any_range and self._shadow is None:
+            rule16 = self._rule_of.take(decoded.signal)
+            if (quick := self.picker.pick_changes(rule16, decoded, time_ns)) is not None:
+                return Offered(quick, rule16.take(quick).astype(np.intp), None, _NONE)
         sample, rule = self._pairs(decoded.signal, among)
         quality = self._quality(decoded, frame_quality, sample, rule)
         if quality is not None:
             refuse = (quality != 0) & self._requires[rule]
             if refuse.any():
                 sample, rule, quality = sample[~refuse], rule[~refuse], quality[~refuse]
-        time = time_ns[decoded.frame[sample]]
-        raw = decoded.raw[sample]
+        time = time_ns.take(decoded.frame.astype(np.intp).take(sample))
+        raw = decoded.raw.take(sample)
         picked = self.picker.pick(rule, time, raw, quality)
-        refused = rule[:0]
+        refused = _NONE
         if self._shadow is not None:
             refused = rule[self._shadow.pick(rule, time, raw, quality) & ~picked]
-        return Offered(sample[picked], rule[picked], None if quality is None else quality[picked], refused)
+        return Offered(
+            sample.compress(picked), rule.compress(picked), None if quality is None else quality[picked], refused
+        )
 
     def _pairs(
         self, signal: NDArray[np.int32], among: NDArray[np.intp] | None

@@ -203,9 +203,13 @@ class Selector:
     def _jumps(self, time_ns: NDArray[np.int64]) -> list[tuple[int, int]]:
         """Where in a batch the clock jumped, and by how much; a few at most."""
         last = time_ns[0] if self._time is None else self._time
-        steps = np.diff(np.concatenate([np.array([last], np.int64), time_ns]))
-        limits = self.limits
-        odd = np.flatnonzero((steps < -limits.clock_back_ms * _MS) | (steps > limits.clock_forward_ms * _MS))
+        low, high = -self.limits.clock_back_ms * _MS, self.limits.clock_forward_ms * _MS
+        steps = np.empty(len(time_ns), np.int64)
+        steps[0] = time_ns[0] - last
+        np.subtract(time_ns[1:], time_ns[:-1], out=steps[1:])
+        if steps.min() >= low and steps.max() <= high:
+            return []
+        odd = np.flatnonzero((steps < low) | (steps > high))
         return [(at, int(steps[at])) for at in odd[:_MAX_PIECES].tolist()]
 
     def _jump(self, step_ns: int, now_ns: int, out: Gather) -> None:
@@ -277,24 +281,29 @@ class Selector:
         """Rules of schemes without a trigger."""
         assert self._rules is not None
         offered = self._rules.offer(decoded, time, quality)
-        for index in np.unique(self._rule_scheme[offered.refused]).tolist():
-            out.refuse(index, int((self._rule_scheme[offered.refused] == index).sum()))
+        if len(offered.refused):
+            for index, items in enumerate(np.bincount(self._rule_scheme[offered.refused]).tolist()):
+                out.refuse(index, items)
         sample, rule, marks = offered.sample, offered.rule, offered.quality
         if self._overlap and len(sample):
             keep = _first_of_stream(sample, self._rule_stream[rule])
             sample, rule = sample[keep], rule[keep]
             marks = None if marks is None else marks[keep]
-        owner = self._rule_scheme[rule]
+        single = len(self._continuous) == 1
+        owner = rule if single else self._rule_scheme.take(rule)
         for index in self._continuous:
-            mine = np.ones(len(sample), np.bool_) if len(self._continuous) == 1 else owner == index
-            chosen = sample[mine]
+            chosen = sample
+            if not single:
+                mine = owner == index
+                chosen = sample.compress(mine)
             if not len(chosen):
                 continue
             if self._stopped(index):
                 out.refuse(index, len(chosen))
                 continue
-            out.samples[index].append(block_of(decoded, time, chosen, None if marks is None else marks[mine]))
-            selected[decoded.frame[chosen]] = True
+            chosen_marks = marks if single or marks is None else marks.compress(mine)
+            out.samples[index].append(block_of(decoded, time, chosen, chosen_marks))
+            selected[decoded.frame.take(chosen)] = True
             if len(sent):
                 sent[chosen] |= self._bit(index)
 
