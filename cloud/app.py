@@ -23,6 +23,8 @@ from cloud.auth.users import Users
 from cloud.clock import Clock, SystemClock
 from cloud.config import CloudConfig
 from cloud.db import Database, connect
+from cloud.history.routes import history_router
+from cloud.history.telemetry import lake_lifespan
 from cloud.identity.enrolment import Enrolment
 from cloud.identity.peer import CertificateRegister
 from cloud.ingest.checkins import CheckIns
@@ -32,6 +34,7 @@ from cloud.ingest.listeners import BatchListeners
 from cloud.ingest.routes import VEHICLE_ROUTES
 from cloud.ingest.uploads import Uploads
 from cloud.ingest.writer import IngestWriter
+from cloud.live.routes import live_router
 from cloud.manifests import ManifestStore
 from cloud.registry.routes import REGISTRY_ROUTES, enrol
 from cloud.registry.vehicles import Vehicles
@@ -132,7 +135,7 @@ async def _background(task: asyncio.Future[None]) -> AsyncIterator[None]:
 
 def _lifespans() -> list[Callable[[Services], AbstractAsyncContextManager[None]]]:
     """Parts that bring their own background work; each fills ``batch_listeners`` and ``erasers`` before it yields."""
-    return []
+    return [lake_lifespan]
 
 
 def build_operator_app(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> tuple[ASGIApp, Metrics]:
@@ -146,7 +149,7 @@ def operator_litestar(services: Services, extra: Sequence[ControllerRouterHandle
     """The same without the outer layer; for tests that look at routes."""
     api = Router(API, route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES])
     return Litestar(
-        route_handlers=[api, enrol, *HEALTH_ROUTES, *extra],
+        route_handlers=[api, enrol, *HEALTH_ROUTES, history_router, live_router, *extra],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[OperatorMiddleware],
