@@ -5,6 +5,7 @@
 
 from gateway.can.config import BusConfig, ReadConfig, ReplayConfig
 from gateway.can.model import BusCounters, Filters, IdFilter, LinkState, SourceEnded, SourceError
+from gateway.can.opening import open_source
 from gateway.can.ports import FrameSource
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "ReplayConfig",
     "SourceEnded",
     "SourceError",
+    "open_source",
 ]

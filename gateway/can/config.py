@@ -20,7 +20,7 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str
     interface: str = "socketcan"
     channel: str = ""
-    #: Receive CAN FD frames too. Leave it on for SocketCAN; python-can adapters may refuse what the hardware cannot.
+    #: Receive CAN FD frames too (SocketCAN, ``udp_multicast``). A python-can adapter is told by its own ``options``.
     fd: bool = True
     #: For python-can adapters that set the bit rate; SocketCAN's is set with ip-link(8) before the gateway starts.
     bitrate_bps: int | None = None

@@ -70,7 +70,7 @@ class BusMonitor:
             told = self.detail == "not opened"
             self.detail = detail
             if told:
-                self._tell(EventKind.BUS_DOWN, now_ns, detail)
+                self.tell(EventKind.BUS_DOWN, now_ns, detail)
 
     def end(self, now_ns: int, state: LinkState, detail: str) -> None:
         """The source closed the bus, or a replay is over."""
@@ -126,15 +126,23 @@ class BusMonitor:
         if overflow.any():
             self._errors["receive overflow in the controller, frames lost there"] += int(np.count_nonzero(overflow))
 
+    def clock_stepped(self, at_ns: int, step_ns: int) -> None:
+        """The clock that stamps frames was set."""
+        self.tell(EventKind.CLOCK_JUMP, at_ns, str(step_ns))
+
+    def tell(self, kind: EventKind, at_ns: int, detail: str) -> None:
+        """Add an event of this bus."""
+        self._events.append(Event(at_ns, kind, self.name, detail))
+
     def flush(self, now_ns: int) -> None:
         """Tell what was counted, if it is time."""
         if self._errors and self._due(self._errors_told_ns, now_ns):
             detail = ", ".join(f"{name}: {count}" for name, count in sorted(self._errors.items()))
-            self._tell(EventKind.BUS_ERROR, now_ns, detail)
+            self.tell(EventKind.BUS_ERROR, now_ns, detail)
             self._errors.clear()
             self._errors_told_ns = now_ns
         if self._lost and self._due(self._lost_told_ns, now_ns):
-            self._tell(EventKind.FRAMES_LOST, now_ns, str(self._lost))
+            self.tell(EventKind.FRAMES_LOST, now_ns, str(self._lost))
             self._lost = 0
             self._lost_told_ns = now_ns
 
@@ -172,7 +180,4 @@ class BusMonitor:
 
     def _change(self, state: LinkState, kind: EventKind, now_ns: int, detail: str) -> None:
         self.state, self.detail = state, detail
-        self._tell(kind, now_ns, detail)
-
-    def _tell(self, kind: EventKind, now_ns: int, detail: str) -> None:
-        self._events.append(Event(now_ns, kind, self.name, detail))
+        self.tell(kind, now_ns, detail)

@@ -62,11 +62,18 @@ class EpollPoller:
 class BusReader:
     """A ``FrameSource`` over any mix of ports. Create it inside the running event loop and ``aclose`` it there."""
 
-    def __init__(self, ports: Sequence[BusPort], config: ReadConfig | None = None, clock: Clock | None = None) -> None:
-        """Open all ports.
+    def __init__(
+        self,
+        ports: Sequence[BusPort],
+        config: ReadConfig | None = None,
+        clock: Clock | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """Open all ports. ``names`` is the order of the buses, that of the ports by default.
 
         Raises:
-            ValueError: two buses have the same name.
+            ValueError: two buses have the same name, or ``names`` are not those of the ports.
             GatewayError, OSError: a port could not start at all; those opened before it are closed again.
         """
         config = config or ReadConfig()
@@ -75,10 +82,12 @@ class BusReader:
         self._tick_ns = int(config.tick_ms * 1e6)
         self._max_wait_ns = int(config.max_wait_ms * 1e6)
         self._max_batch = config.max_batch
-        self._names = tuple(name for port in ports for name in port.names)
-        if len(set(self._names)) != len(self._names):
-            raise ValueError(f"bus names are not unique: {', '.join(self._names)}")
-        self._firsts = [sum(len(p.names) for p in self._ports[:i]) for i in range(len(self._ports))]
+        offered = [name for port in ports for name in port.names]
+        self._names = tuple(offered if names is None else names)
+        if len(set(self._names)) != len(self._names) or sorted(self._names) != sorted(offered):
+            raise ValueError(f"bus names must be unique and those of the ports: {', '.join(self._names)}")
+        #: For each port, from its numbering of buses to ours.
+        self._numbers = [np.array([self._names.index(n) for n in port.names], np.uint8) for port in self._ports]
         self._poller = EpollPoller()
         self._collected_ns = self._clock.monotonic_ns() - self._tick_ns
         self._turn = 0
@@ -128,7 +137,8 @@ class BusReader:
 
     def statistics(self) -> tuple[BusCounters, ...]:
         """The counters of all buses at this moment."""
-        return tuple(counters for port in self._ports for counters in port.statistics())
+        counters = {c.bus: c for port in self._ports for c in port.statistics()}
+        return tuple(counters[name] for name in self._names)
 
     def set_filters(self, filters: Filters | None) -> None:
         """Pass the filters to every port; each takes its buses' part."""
@@ -173,12 +183,12 @@ class BusReader:
         room, count = self._max_batch, len(self._ports)
         self._turn += 1
         for number in range(self._turn, self._turn + count):
-            port, first = self._ports[number % count], self._firsts[number % count]
+            port, numbers = self._ports[number % count], self._numbers[number % count]
             batch = port.collect(room, now_ns, utc_ns)
             self._events += port.take_events()
             room -= len(batch)
             if len(batch):
-                batches.append(batch if first == 0 else replace(batch, bus=batch.bus + np.uint8(first)))
+                batches.append(replace(batch, bus=numbers[batch.bus]))
         if len(batches) == 1:
             return batches[0]
         return merge_by_time(FrameBatch.concatenate(batches))
