@@ -23,7 +23,8 @@ Floats = NDArray[np.float64]
 class Pairs:
     """The (frame, signal) pairs of a batch with their physical values, before they become bits.
 
-    ``value`` may be changed in place; counters, checksums and selectors are not in it (their values are 0).
+    ``value`` may be changed in place; the values of counters, checksums and
+    selectors mean nothing, since their bits come from elsewhere.
     """
 
     frame: Ints

@@ -42,7 +42,9 @@ WHEELS = ("front_left", "front_right", "rear_left", "rear_right")
 ERROR_BUS_OFF, ERROR_RESTARTED = 0x40, 0x100
 MAX_FLOOD = 20_000.0
 _NORMAL = np.random.default_rng(20).normal(0, 1, 8191)
-_TEXT = re.compile(r"(?P<kind>\w+)(?::(?P<target>[^@=]+))?(?:@(?P<at>[^+=]+)(?:\+(?P<for>[^=]+))?)?(?:=(?P<value>.+))?$")
+_TEXT = re.compile(
+    r"(?P<kind>\w+)(?::(?P<target>[^@=]+))?(?:@(?P<at>[^+=]+)(?:\+(?P<for>[^=]+))?)?(?:=(?P<value>.+))?$"
+)
 
 
 class FaultError(ValueError):

@@ -51,6 +51,7 @@ class Simulation:
         """
         self.manifest = manifest
         self.scenario = scenario
+        self.seed = seed
         self.epoch_ns = epoch_ns
         self.vehicle = Vehicle(load_route(scenario.phases[0].route), scenario.start, seed)
         self._readings = Readings(self.vehicle, epoch_ns)
@@ -165,7 +166,9 @@ class Simulation:
             hit = (messages == f.message) & f.when(due.time_ns)
             length = np.where(hit, np.uint8(f.fault.value or 0), length)
             data[hit, int(f.fault.value or 0) :] = 0
-        batch = FrameBatch(due.time_ns, layouts.bus[layout], layouts.can_id[layout], layouts.flags[layout], length, data)
+        batch = FrameBatch(
+            due.time_ns, layouts.bus[layout], layouts.can_id[layout], layouts.flags[layout], length, data
+        )
         extra = self.faults.extra_frames(begin_ns, end_ns)
         if len(extra):
             batch = FrameBatch.concatenate([batch, extra])

@@ -27,7 +27,13 @@ class Battery:
     """State of the pack; ``step`` advances it."""
 
     def __init__(
-        self, parameters: BatteryParameters, rng: np.random.Generator, *, soc: float, temperature_c: float, cycles: float
+        self,
+        parameters: BatteryParameters,
+        rng: np.random.Generator,
+        *,
+        soc: float,
+        temperature_c: float,
+        cycles: float,
     ) -> None:
         p = self.p = parameters
         self.soc = soc

@@ -69,9 +69,13 @@ class Drive:
         """Advance by ``dt_s``; powers are bounded by what the battery gives and takes."""
         p = self.p
         omega = max(5.0, self.motor_rpm * 2 * math.pi / 60)
-        self.torque_limit_nm = min(p.motor_torque_nm, min(p.motor_power_w, power_limit_w) * 0.9 / omega) if ready else 0.0
+        self.torque_limit_nm = (
+            min(p.motor_torque_nm, min(p.motor_power_w, power_limit_w) * 0.9 / omega) if ready else 0.0
+        )
         fade = min(1.0, max(0.0, (self.speed_m_s - 1.2) / 2.5))
-        self.regen_limit_nm = min(p.regen_torque_nm, min(p.regen_power_w, regen_limit_w) / omega) * fade if ready else 0.0
+        self.regen_limit_nm = (
+            min(p.regen_torque_nm, min(p.regen_power_w, regen_limit_w) / omega) * fade if ready else 0.0
+        )
         at_wheel = p.gear_ratio / p.wheel_radius_m
         if self.brake_demand_m_s2 > 0:
             wanted_n = self.brake_demand_m_s2 * p.mass_kg
@@ -145,6 +149,8 @@ class Drive:
         self.stator_c += (loss * 0.62 - to_motor - 6 * (self.stator_c - self.oil_c)) * dt_s / 21_000
         self.module_c += (loss * 0.30 - to_module) * dt_s / 3_500
         self.rotor_c += (loss * 0.08 - 9 * (self.rotor_c - self.stator_c)) * dt_s / 8_000
-        self.oil_c += (self.speed_m_s * 9 + 6 * (self.stator_c - self.oil_c) - 7 * (self.oil_c - ambient_c)) * dt_s / 9_000
+        self.oil_c += (
+            (self.speed_m_s * 9 + 6 * (self.stator_c - self.oil_c) - 7 * (self.oil_c - ambient_c)) * dt_s / 9_000
+        )
         self.coolant_c += (to_motor + to_module - to_air) * dt_s / 26_000
         self.radiator_c = self.coolant_c - 0.4 * (self.coolant_c - ambient_c) * flow

@@ -76,7 +76,15 @@ class Start:
 DRIVE_SEQUENCE = (
     (0.2, "unlock"), (1.0, "open"), (2.4, "sit"), (3.4, "close"), (4.2, "belt"), (4.8, "ignition"), (5.6, "ready"), (6.4, "gear"),
 )  # fmt: skip
-PARK_SEQUENCE = ((0.8, "park"), (2.0, "off"), (2.8, "unbelt"), (3.4, "open"), (4.6, "leave"), (5.4, "close"), (7.0, "lock"))
+PARK_SEQUENCE = (
+    (0.8, "park"),
+    (2.0, "off"),
+    (2.8, "unbelt"),
+    (3.4, "open"),
+    (4.6, "leave"),
+    (5.4, "close"),
+    (7.0, "lock"),
+)
 CHARGE_SEQUENCE = (*PARK_SEQUENCE, (9.0, "plug"), (10.5, "handshake"), (12.0, "precharge"), (13.5, "charge"))
 
 
@@ -338,7 +346,9 @@ class Vehicle:
     def _step_slow(self, dt_s: float) -> None:
         battery, body = self.battery, self.body
         charging = self.charge_state in (Charge.CONSTANT_CURRENT, Charge.CONSTANT_VOLTAGE)
-        needs_high_voltage = self.ready or body.remote_start or self.charge_state not in (Charge.IDLE, Charge.COMPLETE, Charge.CONNECTED)
+        needs_high_voltage = (
+            self.ready or body.remote_start or self.charge_state not in (Charge.IDLE, Charge.COMPLETE, Charge.CONNECTED)
+        )
         if body.climate_requested and not needs_high_voltage and battery.soc > 0.12:
             needs_high_voltage = True
         if needs_high_voltage:
@@ -347,7 +357,9 @@ class Vehicle:
             self.contactors = False
         if body.climate_setpoint_c is not None:
             self.climate.setpoint_c, body.climate_setpoint_c = body.climate_setpoint_c, None
-        wanted = body.climate_requested if body.climate_requested is not None else body.key >= Key.ON or body.remote_start
+        wanted = (
+            body.climate_requested if body.climate_requested is not None else body.key >= Key.ON or body.remote_start
+        )
         self.climate.on = bool(wanted)
         self.climate.step(dt_s, allowed=self.contactors, occupants=sum(body.occupied), speed_m_s=self.drive.speed_m_s)
         battery.cooling_available = self.coolant_pump_works

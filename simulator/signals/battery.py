@@ -15,7 +15,9 @@ def battery(v: Vehicle, utc_s: float) -> dict[str, float]:
     cell_v = b.cell_v
     highest, lowest = int(cell_v.argmax()), int(cell_v.argmin())
     charging = v.charge_state in (Charge.CONSTANT_CURRENT, Charge.CONSTANT_VOLTAGE)
-    state = (3 if v.plugged == "ac" else 4) if charging else 1 if v.charge_state == Charge.PRECHARGE else 2 if live else 0
+    state = (
+        (3 if v.plugged == "ac" else 4) if charging else 1 if v.charge_state == Charge.PRECHARGE else 2 if live else 0
+    )
     return {
         "PackStatus.PackState": state,
         "PackStatus.ContactorPositive": live,

@@ -142,4 +142,3 @@ def _charging(v: Vehicle) -> dict[str, float]:
         "ChargerLimits.TargetSoc": v.activity.target_soc * 100,
         "ChargerLimits.EnergyCharged": v.session_kwh,
     }
-
