@@ -202,9 +202,10 @@ def decode_batch(content: bytes, limits: Limits = _DEFAULT_LIMITS) -> Batch:
 
 def _unpack(body: bytes, max_unpacked_bytes: int) -> NDArray[np.uint8]:
     try:
+        parameters = zstandard.get_frame_parameters(body)
         size = zstandard.frame_content_size(body)
-        if size < 0:
-            raise CodecError("body does not tell its size")
+        if size < 0 or not parameters.has_checksum:
+            raise CodecError("body does not tell its size or has no checksum")
         if size > max_unpacked_bytes:
             raise CodecError(f"body of {size} bytes unpacked, at most {max_unpacked_bytes} are accepted")
         plain = zstandard.ZstdDecompressor().decompress(body, read_across_frames=False, allow_extra_data=False)
