@@ -224,11 +224,12 @@ class Spool:
         target.append(active.segment, record)
 
     def _undo(self, target: Stream, active: _Active, size: int) -> None:
-        """Take a failed write back. Where even that fails the segment gets no more records, and the number no more use:
-        recovery may find the record whole."""
+        """Take a failed write back, durably: what the caller was told did not happen must not reappear after a power
+        cut. Where even that fails the segment gets no more records, and the number no more use."""
         try:
             active.file.truncate(size)
-            active.durable_bytes = min(active.durable_bytes, size)
+            active.file.sync()
+            active.durable_bytes = size
         except OSError:
             self._abandon(target)
             target.skip_to(target.last_sequence + 1)

@@ -144,8 +144,8 @@ class SpoolMachine(RuleBasedStateMachine):
             model.acknowledged = self.spool.acknowledged(name)
         state = self.spool.last_state()
         assert state is None or state in self.states[self.durable_state :]
-        if state is not None:
-            self.states = self.states[: len(self.states) - self.states[::-1].index(state)]
+        kept = 1 if state is None else len(self.states) - self.states[::-1].index(state)
+        self.states, self.durable_state = self.states[:kept], min(self.durable_state, kept - 1)
 
     @invariant()
     def everything_is_explained(self) -> None:
