@@ -8,6 +8,7 @@ numbers are what travels on the wire, always beside the manifest's hash. The fil
 from __future__ import annotations
 
 import hashlib
+import math
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ import zstandard
 MAGIC = b"ORMF\x01"
 FORMAT = 1
 MAX_BYTES = 64 * 1024 * 1024
+MAX_BUSES = 256
+MAX_FRAME_BITS = 512
 WILDCARD_SA = 0xFE  # J1939 "null address": a message that names no particular sender
 
 
@@ -138,28 +141,78 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     def to_bytes(self) -> bytes:
         """The manifest file's content."""
-        return MAGIC + zstandard.ZstdCompressor(level=19).compress(self.encoded)
+        return MAGIC + zstandard.ZstdCompressor(level=19, write_checksum=True).compress(self.encoded)
 
     @staticmethod
     def from_bytes(content: bytes) -> Manifest:
-        """Parse a manifest file.
+        """Parse a manifest file. What it returns can be decoded with: all numbers are in range, all names unique.
 
         Raises:
-            ManifestError: wrong magic, another format, damaged, or larger than ``MAX_BYTES``.
+            ManifestError: wrong magic, another format, damaged, contradictory, or larger than ``MAX_BYTES``.
         """
         if content[: len(MAGIC)] != MAGIC:
             raise ManifestError("not an Outrider manifest, or one of a newer format")
         try:
-            reader = zstandard.ZstdDecompressor().stream_reader(content[len(MAGIC) :])
-            raw = reader.read(MAX_BYTES + 1)
-            if len(raw) > MAX_BYTES:
+            compressed = content[len(MAGIC) :]
+            if zstandard.frame_content_size(compressed) > MAX_BYTES:
                 raise ManifestError(f"manifest larger than {MAX_BYTES} bytes")
+            raw = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=MAX_BYTES)
             manifest = msgspec.msgpack.decode(raw, type=Manifest)
         except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ManifestError(f"damaged manifest: {error}") from error
         if manifest.format != FORMAT:
             raise ManifestError(f"manifest format {manifest.format}, this version reads {FORMAT}")
+        _check(manifest)
         return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuse what the types allow and no decoder could work with; manifests also come from strangers."""
+    if len(manifest.buses) > MAX_BUSES or len(set(manifest.buses)) != len(manifest.buses):
+        raise ManifestError(f"more than {MAX_BUSES} buses, or two of one name")
+    for message in manifest.messages:
+        sound = (
+            0 <= message.bus < len(manifest.buses)
+            and 0 <= message.can_id <= (0x1FFFFFFF if message.extended else 0x7FF)
+            and 0 <= message.length <= MAX_FRAME_BITS // 8
+        )
+        if not sound:
+            raise ManifestError(f"message {message.name}: bus, identifier or length out of range")
+        for number, signal in enumerate(message.signals):
+            if not _is_sound(signal, number, len(message.signals)):
+                raise ManifestError(f"signal {message.name}.{signal.name}: layout, scale or condition out of range")
+    if len(manifest.signal_index) != len(manifest.signals):
+        raise ManifestError("two signals have one name")
+
+
+_FLOAT_BITS = {Kind.FLOAT32: 32, Kind.FLOAT64: 64}
+
+
+def _is_sound(signal: Signal, number: int, count: int) -> bool:
+    """Whether signal ``number`` of a message with ``count`` signals can be decoded and encoded."""
+    first = signal.start ^ 7 if signal.big_endian else signal.start
+    return (
+        1 <= signal.length <= 64
+        and signal.length == _FLOAT_BITS.get(signal.kind, signal.length)
+        and signal.start >= 0
+        and first + signal.length <= MAX_FRAME_BITS
+        and math.isfinite(signal.scale)
+        and signal.scale != 0
+        and math.isfinite(signal.offset)
+        and (signal.initial is None or _fits_int64(signal.initial))
+        and all(map(_fits_int64, signal.labels))
+        and all(_is_condition(branch, number, count) for branch in signal.mux)
+    )
+
+
+def _is_condition(branch: MuxBranch, number: int, count: int) -> bool:
+    """Whether a condition selects by another signal of the message, with ranges of raw values."""
+    ranges = all(_fits_int64(low) and _fits_int64(high) for low, high in branch.ranges)
+    return 0 <= branch.selector < count and branch.selector != number and ranges
+
+
+def _fits_int64(value: int) -> bool:
+    return -(1 << 63) <= value < 1 << 63
 
 
 def load_manifest(path: Path) -> Manifest:

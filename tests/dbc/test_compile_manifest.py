@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+import zstandard
 
 from dbc.load import compile_databases, compile_manifest, load_dbc
-from dbc.manifest import MAGIC, Manifest, ManifestError, load_manifest
+from dbc.manifest import MAGIC, Kind, Manifest, ManifestError, MuxBranch, load_manifest
 from tests.support import DBC_DIR, ROOT
 
 SG = "(1,0) [0|0]"
@@ -145,3 +147,82 @@ def test_a_manifest_cut_anywhere_is_refused() -> None:
     for end in range(len(content)):
         with pytest.raises(ManifestError):
             Manifest.from_bytes(content[:end])
+
+
+def test_a_manifest_with_any_byte_changed_is_refused() -> None:
+    """The file carries a checksum; damage does not become another scale or bit position."""
+    content = compile_databases({"pt": [load_dbc(text((1, "A"), (2, "B")))]})[0].to_bytes()
+    for at in range(len(content)):
+        for change in (1, 0x80, 0xFF):
+            damaged = bytearray(content)
+            damaged[at] ^= change
+            try:
+                read = Manifest.from_bytes(bytes(damaged))
+            except ManifestError:
+                continue
+            assert read.to_bytes() == content  # a bit of the compressor's header that means nothing
+
+
+SIGNAL = compile_databases({"b": [load_dbc(text((1, "A")))]})[0].messages[0].signals[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"length": 0},
+        {"length": 65},
+        {"start": -1},
+        {"start": 512},
+        {"start": 505},
+        {"start": 511, "big_endian": True, "length": 9},
+        {"kind": Kind.FLOAT32},
+        {"kind": Kind.FLOAT64, "length": 32},
+        {"scale": 0.0},
+        {"scale": float("nan")},
+        {"offset": float("inf")},
+        {"initial": 1 << 63},
+        {"labels": {1 << 63: "x"}},
+        {"mux": (MuxBranch(0, ((0, 0),)),)},
+        {"mux": (MuxBranch(7, ((0, 0),)),)},
+        {"mux": (MuxBranch(-1, ((0, 0),)),)},
+    ],
+)
+def test_signals_no_decoder_could_work_with_are_refused(changes: dict[str, object]) -> None:
+    """A stranger's manifest, well-formed but absurd, is refused where it is read."""
+    good = compile_databases({"b": [load_dbc(text((1, "A")))]})[0]
+    signal = msgspec.structs.replace(SIGNAL, **changes)
+    message = msgspec.structs.replace(good.messages[0], signals=(signal,))
+    with pytest.raises(ManifestError, match=r"A\.S"):
+        Manifest.from_bytes(msgspec.structs.replace(good, messages=(message,)).to_bytes())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"bus": 1}, {"bus": -1}, {"can_id": 0x800}, {"can_id": -1}, {"can_id": 1 << 29, "extended": True}, {"length": 65}],
+)
+def test_messages_no_bus_could_carry_are_refused(changes: dict[str, object]) -> None:
+    good = compile_databases({"b": [load_dbc(text((1, "A")))]})[0]
+    message = msgspec.structs.replace(good.messages[0], **changes)
+    with pytest.raises(ManifestError, match="message A"):
+        Manifest.from_bytes(msgspec.structs.replace(good, messages=(message,)).to_bytes())
+
+
+def test_ambiguous_names_are_refused() -> None:
+    good = compile_databases({"b": [load_dbc(text((1, "A")))]})[0]
+    twice = msgspec.structs.replace(good, messages=good.messages * 2)
+    with pytest.raises(ManifestError, match="one name"):
+        Manifest.from_bytes(twice.to_bytes())
+    with pytest.raises(ManifestError, match="one name"):
+        Manifest.from_bytes(msgspec.structs.replace(good, buses=("b", "b")).to_bytes())
+
+
+@pytest.mark.parametrize("tells_size", [True, False])
+def test_a_manifest_that_unpacks_to_gigabytes_is_refused(tells_size: bool) -> None:
+    """Without unpacking it: the size in the frame's header is looked at, or the output is bounded."""
+    chunk, compressor = b"\0" * (1 << 20), zstandard.ZstdCompressor(level=1)
+    size = 65 << 20
+    stream = compressor.compressobj(size=size) if tells_size else compressor.compressobj()
+    packed = b"".join(stream.compress(chunk) for _ in range(65)) + stream.flush()
+    assert len(packed) < 100_000
+    with pytest.raises(ManifestError):
+        Manifest.from_bytes(MAGIC + packed)
