@@ -63,11 +63,11 @@ def _messages(loaded: Sequence[Any], buses: tuple[str, ...], log: DefectLog) -> 
     for message in loaded:
         bus = buses.index(_bus_name(message))
         key = bus, message.frame_id, bool(message.is_extended_frame)
-        first = ids.setdefault(key, message.name)
-        if first is not message.name:
-            text = f"0x{message.frame_id:X} is already that of {first}; the later message is dropped"
+        if key in ids:
+            text = f"0x{message.frame_id:X} is already that of {ids[key]}; the later message is dropped"
             log.add("duplicate_id", 0, text, message.name)
             continue
+        ids[key] = message.name
         taken = names.setdefault(bus, set())
         wanted = clean_name(message.name, 0, log)
         name = unique_name(wanted, taken, f"{message.frame_id:X}")
@@ -127,10 +127,9 @@ def _signals(message: Any, name: str, length: int, log: DefectLog) -> tuple[Sign
 
 def _fits(signal: Any, message: str, log: DefectLog) -> bool:
     """Whether a signal can be kept; a defect says why not."""
-    kind = "float" if signal.is_float else "integer"
     if not 1 <= signal.length <= MAX_SIGNAL_BITS or (signal.is_float and signal.length not in (32, 64)):
         code = "zero_length" if not signal.length else "bad_float_length" if signal.is_float else "signal_too_long"
-        log.add(code, 0, f"an {kind} of {signal.length} bits; the signal is dropped", message, signal.name)
+        log.add(code, 0, f"{signal.length} bits; the signal is dropped", message, signal.name)
         return False
     if last_byte(signal.start, signal.length, signal.byte_order == "big_endian") >= MAX_LENGTH:
         log.add("signal_out_of_frame", 0, "lies outside of any frame; the signal is dropped", message, signal.name)
