@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from dbc.load import compile_manifest
-from dbc.manifest import Manifest
 from simulator.actuation import Actuators
-from simulator.buses import BUS_NAMES, BUSES, find_bus
+from simulator.buses import BUS_NAMES, find_bus
+from simulator.cli_common import fail, finish, open_ports, parse_buses, vehicle_manifest
+from simulator.cli_traffic import add_load, add_replay
 from simulator.control import ControlServer
 from simulator.faults import FaultError, parse_fault
 from simulator.generator import Simulation
 from simulator.pacing import RealPacer
-from simulator.ports import BusPort, PortError, open_port
-from simulator.runner import Runner, Summary
+from simulator.ports import PortError
+from simulator.runner import Runner
 from simulator.scenario import Scenario, ScenarioError, list_scenarios, load_scenario
 from simulator.sinks import BusSink, CountingSink, LogSink, Sink, Tee
 
@@ -27,6 +25,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the commands of this group."""
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_run(commands.add_parser("run", help="simulate the Outrider One"))
+    add_replay(commands.add_parser("replay", help="play a recorded log onto buses"))
+    add_load(commands.add_parser("load", help="fill buses with numbered frames"))
     listing = commands.add_parser("list", help="the shipped scenarios")
     listing.set_defaults(run=list_command)
     manifest = commands.add_parser("manifest", help="write the simulated vehicle's manifest")
@@ -36,8 +36,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Without --bus, --interface or --log the frames are only counted. Speed 0 is as fast as it goes and the default "
-        "where no bus is used; scenarios end by themselves, --duration overrules."
+        "Without --bus, --interface or --log the frames are only counted. Speed 0 is as fast as it goes and the "
+        "default where no bus is used; scenarios end by themselves, --duration overrules."
     )
     parser.add_argument("--scenario", default="city", metavar="NAME|FILE", help="see `outrider sim list`; default city")
     parser.add_argument(
@@ -59,67 +59,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write what was sent as JSON")
     parser.add_argument("--control", type=Path, metavar="SOCKET", help="listen here for commands, a JSON object a line")
     parser.set_defaults(run=run_command)
-
-
-def vehicle_manifest() -> Manifest:
-    """The manifest of the simulated vehicle, compiled from its DBCs."""
-    return compile_manifest({bus.name: [bus.dbc] for bus in BUSES}, name="outrider-one")[0]
-
-
-def fail(command: str, error: object, status: int) -> int:
-    """Tell an error on stderr; returns ``status``."""
-    print(f"outrider sim {command}: {error}", file=sys.stderr)
-    return status
-
-
-def parse_buses(given: Sequence[str], interface: str | None) -> dict[str, tuple[str, str]]:
-    """Bus name to (interface, channel) from ``--bus`` and ``--interface``.
-
-    Raises:
-        ValueError: not NAME=CHANNEL, a name twice, or an interface that has no default channels.
-    """
-    out: dict[str, tuple[str, str]] = {}
-    for item in given:
-        name, equals, channel = item.partition("=")
-        if not equals or not name or not channel:
-            raise ValueError(f"--bus {item!r}: expected NAME=CHANNEL")
-        if name in out:
-            raise ValueError(f"--bus {name}: given twice")
-        out[name] = (interface or "socketcan", channel)
-    if out or interface is None:
-        return out
-    if interface == "socketcan":
-        return {bus.name: (interface, bus.vcan) for bus in BUSES}
-    if interface == "udp_multicast":
-        return {bus.name: (interface, bus.group) for bus in BUSES}
-    raise ValueError(f"--interface {interface}: say --bus NAME=CHANNEL for each bus")
-
-
-def open_ports(buses: dict[str, tuple[str, str]], listen: dict[str, list[int]]) -> dict[str, BusPort]:
-    """Open all; what was opened is closed again if one fails.
-
-    Raises:
-        PortError: one cannot be opened.
-    """
-    ports: dict[str, BusPort] = {}
-    try:
-        for name, (interface, channel) in buses.items():
-            fd = find_bus(name).fd if name in BUS_NAMES else True
-            bitrate = find_bus(name).bitrate_bps if name in BUS_NAMES else 500_000
-            ports[name] = open_port(interface, channel, listen=listen.get(name, []), fd=fd, bitrate_bps=bitrate)
-    except PortError:
-        for port in ports.values():
-            port.close()
-        raise
-    return ports
-
-
-def finish(summary: Summary, path: Path | None) -> int:
-    """Print and write the summary; returns the exit status (frames that failed are an I/O error)."""
-    print(summary.as_text(), file=sys.stderr)
-    if path is not None:
-        summary.write(path)
-    return os.EX_IOERR if summary.failed else os.EX_OK
 
 
 def run_command(args: argparse.Namespace) -> int:

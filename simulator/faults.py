@@ -233,14 +233,15 @@ class FaultSet:
         if not len(time_ns):
             return
         for f in self.active(int(time_ns.min()), int(time_ns.max()) + 1, ("stuck", "offset", "noise")):
+            value = f.fault.value or 0.0
             at = np.flatnonzero(pairs.signal == f.signal)
             at = at[f.when(time_ns[pairs.frame[at]])]
             if not len(at):
                 continue
             if f.fault.kind == "offset":
-                pairs.value[at] += f.fault.value
+                pairs.value[at] += value
             elif f.fault.kind == "noise":
-                pairs.value[at] += _NORMAL[count[pairs.frame[at]] * 2957 % len(_NORMAL)] * f.fault.value
+                pairs.value[at] += _NORMAL[count[pairs.frame[at]] * 2957 % len(_NORMAL)] * value
             else:
                 if f.held is None:
                     f.held = float(pairs.value[at[0]]) if f.fault.value is None else f.fault.value

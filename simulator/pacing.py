@@ -44,10 +44,13 @@ class RealPacer:
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        self.watch(self._wake.fileno(), lambda: self._wake.recv(64) and None)
+        self.watch(self._wake.fileno(), self._woken)
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._stop)
         return self
+
+    def _woken(self) -> None:
+        self._wake.recv(64)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True

@@ -33,7 +33,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     pass
 
 
-class _StartFile(_Strict):
+class _StartFile(_Strict, frozen=True):
     soc: Share = 0.72
     cycles: Annotated[float, msgspec.Meta(ge=0, le=5000)] = 140.0
     odometer_km: Annotated[float, msgspec.Meta(ge=0, le=2e6)] = 23_450.0
@@ -50,7 +50,7 @@ class _StartFile(_Strict):
     occupants: Annotated[int, msgspec.Meta(ge=1, le=4)] = 1
 
 
-class _PhaseFile(_Strict):
+class _PhaseFile(_Strict, frozen=True):
     activity: Literal["drive", "park", "charge"]
     duration_s: Seconds
     name: str = ""
@@ -60,10 +60,10 @@ class _PhaseFile(_Strict):
     charge: Literal["ac", "dc"] = "ac"
     charge_kw: Annotated[float, msgspec.Meta(gt=0, le=400)] = 11.0
     target_soc: Share = 0.8
-    silent_buses: list[str] = []  # noqa: RUF012  # msgspec copies a default list for each struct
+    silent_buses: list[str] = []  # msgspec copies a default list for each struct
 
 
-class _FaultFile(_Strict):
+class _FaultFile(_Strict, frozen=True):
     kind: str
     target: str = ""
     at_s: Annotated[float, msgspec.Meta(ge=0, le=1e7)] = 0.0
@@ -71,7 +71,7 @@ class _FaultFile(_Strict):
     value: float | None = None
 
 
-class _Head(_Strict):
+class _Head(_Strict, frozen=True):
     name: str
     description: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**32)] = 1
@@ -148,7 +148,7 @@ def parse_scenario(text: str, source: str) -> Scenario:
     head = _convert(source, "", content, _Head)
     if not raw_phases:
         raise ScenarioError(f"{source}: phases: at least one is needed")
-    phases = []
+    phases: list[Phase] = []
     for i, raw in enumerate(raw_phases):
         phases.append(_phase(source, f"phases[{i}]", _convert(source, f"phases[{i}]", raw, _PhaseFile), phases, i))
     faults = [_convert(source, f"faults[{i}]", raw, _FaultFile) for i, raw in enumerate(raw_faults)]

@@ -44,23 +44,23 @@ class Route:
         Raises:
             ValueError: fewer than 8 points or a loop shorter than 400 m.
         """
-        if points.ndim != 2 or points.shape[0] < 8 or points.shape[1] != 4:
-            raise ValueError(f"route {name}: needs at least 8 points of 4 numbers")
+        if points.ndim != 2 or points.shape[0] < 8 or points.shape[1] != 4 or not np.isfinite(points).all():
+            raise ValueError(f"route {name}: needs at least 8 points of 4 finite numbers")
         self.name = name
         closed = np.vstack([points, points[:1]])
         east = (closed[:, 1] - closed[0, 1]) * EARTH_M_PER_DEG * math.cos(math.radians(closed[0, 0]))
         north = (closed[:, 0] - closed[0, 0]) * EARTH_M_PER_DEG
-        along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(east), np.diff(north)))])
+        along: Floats = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(east), np.diff(north)))])
         if along[-1] < 400:
             raise ValueError(f"route {name}: {along[-1]:.0f} m long, at least 400 m")
-        count = round(along[-1] / STEP_M)
-        self.length_m = count * STEP_M
+        count = round(float(along[-1]) / STEP_M)
+        self.length_m: float = count * STEP_M
         grid = np.linspace(0, along[-1], count, endpoint=False)
         x = _smooth(np.interp(grid, along, east), 3)
         y = _smooth(np.interp(grid, along, north), 3)
         heading = np.unwrap(np.arctan2(_slope(x), _slope(y)))
         turn = np.diff(np.concatenate([heading, [heading[0] + 2 * math.pi * round((heading[-1] - heading[0]) / 6.28)]]))
-        self._curvature = _smooth(-turn / STEP_M, 5).tolist()
+        self._curvature: list[float] = _smooth(-turn / STEP_M, 5).tolist()
         self._heading = heading.tolist()
         self._latitude = (closed[0, 0] + y / EARTH_M_PER_DEG).tolist()
         cos = math.cos(math.radians(closed[0, 0]))

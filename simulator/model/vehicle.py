@@ -72,10 +72,17 @@ class Start:
     occupants: int = 1
 
 
-#: (seconds after the activity began, what happens); the drive sequence needs a parked car, the park sequence a standing one.
+#: (seconds after the activity began, what happens). Driving off needs a parked car, leaving a standing one.
 DRIVE_SEQUENCE = (
-    (0.2, "unlock"), (1.0, "open"), (2.4, "sit"), (3.4, "close"), (4.2, "belt"), (4.8, "ignition"), (5.6, "ready"), (6.4, "gear"),
-)  # fmt: skip
+    (0.2, "unlock"),
+    (1.0, "open"),
+    (2.4, "sit"),
+    (3.4, "close"),
+    (4.2, "belt"),
+    (4.8, "ignition"),
+    (5.6, "ready"),
+    (6.4, "gear"),
+)
 PARK_SEQUENCE = (
     (0.8, "park"),
     (2.0, "off"),
@@ -112,7 +119,7 @@ class Vehicle:
         self.body = Body()
         self.body.rain = start.rain
         self._rng = rng
-        self._noise = rng.normal(0, 1, 4099).tolist()
+        self._noise: list[float] = rng.normal(0, 1, 4099).tolist()
         self._noise_at = 0
         self.driver = Driver(STYLES["normal"], rng)
         self._route_offset_m = start.distance_m
@@ -157,6 +164,11 @@ class Vehicle:
         """A standard normal number from a fixed table: sensor noise that costs next to nothing."""
         self._noise_at = (self._noise_at + 1) % 4099
         return self._noise[self._noise_at]
+
+    @property
+    def _along_m(self) -> float:
+        """Distance along the route."""
+        return self._route_offset_m + self.drive.odometer_m - self.start.odometer_km * 1000
 
     # ---- activities
 
@@ -273,16 +285,15 @@ class Vehicle:
         self._run_sequence()
         battery, drive = self.battery, self.drive
         before_m = drive.odometer_m
-        self.place = self.route.at(self._route_offset_m + drive.odometer_m - self.start.odometer_km * 1000)
+        self.place = self.route.at(self._along_m)
         moving_allowed = self.activity.kind == "drive" and self.ready and self.gear == Gear.D
         advised = self.place.advised_m_s
         if self.body.valet and self.body.valet_limit_kmh:
             advised = min(advised, self.body.valet_limit_kmh / 3.6)
         demand = self.driver.demand_m_s2(
-            STEP_S, self._route_offset_m + drive.odometer_m - self.start.odometer_km * 1000, drive.speed_m_s, self.route,
-            advised, drive=moving_allowed,
-        )  # fmt: skip
-        held = not moving_allowed and drive.speed_m_s < 0.05 or (demand < 0 and drive.speed_m_s < 0.05)
+            STEP_S, self._along_m, drive.speed_m_s, self.route, advised, drive=moving_allowed
+        )
+        held = drive.speed_m_s < 0.05 and (demand < 0 or not moving_allowed)
         drive.press_pedals(demand, self.place.grade, held=held and self.ready)
         if not self.ready:
             drive.pedal = drive.brake_demand_m_s2 = 0.0
@@ -394,7 +405,7 @@ class Vehicle:
     def _indicate(self) -> None:
         body, steering = self.body, math.degrees(self.drive.steering_rad)
         turning = self.ready and self.drive.speed_m_s < 14 and abs(steering) > 60
-        ahead = self.route.at(self._route_offset_m + self.drive.trip_m + 25).curvature if self.steps % 50 == 0 else None
+        ahead = self.route.at(self._along_m + 25).curvature if self.steps % 50 == 0 else None
         if turning:
             body.indicator = 1 if steering > 0 else 2
         elif ahead is not None:

@@ -28,7 +28,8 @@ def city() -> dict[str, object]:
     corners = [(0, 0), (900, 0), (900, 500), (1500, 500), (1500, 1400), (700, 1400), (700, 900), (0, 900)]
     radius = 14.0
     outline: list[tuple[float, float]] = []
-    for i, (x, y) in enumerate(corners):
+    for i, corner in enumerate(corners):
+        x, y = float(corner[0]), float(corner[1])
         before, after = corners[i - 1], corners[(i + 1) % len(corners)]
         into = np.array([x - before[0], y - before[1]], float)
         out = np.array([after[0] - x, after[1] - y], float)
@@ -37,8 +38,11 @@ def city() -> dict[str, object]:
         for t in np.linspace(0, 1, 7):
             p = (1 - t) ** 2 * start + 2 * t * (1 - t) * np.array([x, y]) + t**2 * end
             outline.append((float(p[0]), float(p[1])))
-    points, stops, along = [], [], 0.0
-    for i, (x, y) in enumerate(outline):
+    points: list[list[float]] = []
+    stops: list[float] = []
+    along = 0.0
+    for i, place in enumerate(outline):
+        x, y = place
         nx, ny = outline[(i + 1) % len(outline)]
         length = math.hypot(nx - x, ny - y)
         steps = max(1, int(length // 25))
