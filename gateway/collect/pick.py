@@ -7,8 +7,8 @@ radix sort. Three kinds of rules exist:
 * *change*: on change with no dead band, and no period that could hold a change back. A sample goes when it differs from
   the one before it; that is one comparison of neighbours, because everything not sent equalled the last one sent.
 * *stepwise*: all others. What goes depends on what went, so they advance from one sent sample to the next, all rules
-  together (``_leap``); dead bands, steps back in time and changes of quality walk sample by sample (``_walk``), which
-  is also the plain statement of the semantics.
+  together (``_leap_…``); dead bands, steps back in time and changes of quality walk sample by sample (``_walk``), which
+  is also the plain statement of the semantics (``steps.Step``).
 
 A period is kept on average: after a sample was due, the next is due one period after the last *due time*, but not
 sooner than half a period after the sample. A 10 ms message under ``min_period_ms = 10`` is therefore sent whole
@@ -18,7 +18,7 @@ although its jitter makes every other gap shorter than 10 ms.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,24 +26,12 @@ from numpy.typing import NDArray
 from dbc.decode import Decoded
 from gateway.collect.resolve import Rule
 from gateway.collect.scaling import Scaling
+from gateway.collect.steps import Clock, Group, Step, all_due, disordered, group_by_rule, spread
 
 _ZERO = np.zeros(1, np.intp)
 _EVERY, _CHANGE, _STEPWISE = 0, 1, 2
 _NEVER = 1 << 62
-_MAX_SPAN_NS = 10**13  # longer batches (a clock jump inside) walk
 _FEW = 48  # below this many samples walking is cheaper than array operations
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """The samples of a batch sorted by rule, and where each rule's begin."""
-
-    rule: NDArray[np.intp]
-    time: NDArray[np.int64]
-    raw: NDArray[np.int64]
-    quality: NDArray[np.uint8] | None
-    starts: NDArray[np.intp]
-    ends: NDArray[np.intp]
 
 
 class Picker:
@@ -128,7 +116,7 @@ class Picker:
             return np.zeros(0, np.bool_)
         order = np.argsort(rule.astype(self._key), kind="stable")
         marks = None if quality is None else quality.take(order)
-        group = _group(rule.take(order), time.take(order), raw.take(order), marks)
+        group = group_by_rule(rule.take(order), time.take(order), raw.take(order), marks)
         send = self._changed(group)
         if not self._all_change:
             if self._any_every:
@@ -174,7 +162,7 @@ class Picker:
         picked[order] = changed
         return np.flatnonzero(picked)
 
-    def _changed(self, group: _Group) -> NDArray[np.bool_]:
+    def _changed(self, group: Group) -> NDArray[np.bool_]:
         """Which samples differ from their predecessor, the first of each rule from the last one sent."""
         raw, starts = group.raw, group.starts
         first = group.rule[starts]
@@ -191,7 +179,7 @@ class Picker:
             changed[starts] |= self.last_quality[first] != 0
         return changed
 
-    def _remember(self, group: _Group, send: NDArray[np.bool_]) -> None:
+    def _remember(self, group: Group, send: NDArray[np.bool_]) -> None:
         """Keep the last sent sample of each rule. ``next_due`` of stepwise rules is kept by them."""
         sent = np.flatnonzero(send)
         rule = group.rule[sent]
@@ -204,7 +192,7 @@ class Picker:
             self._marked = bool(self.last_quality.any())
         self.seen[rule] = True
 
-    def _stepwise(self, group: _Group, send: NDArray[np.bool_]) -> None:
+    def _stepwise(self, group: Group, send: NDArray[np.bool_]) -> None:
         """Decide the samples of stepwise rules; ``send`` holds the changes and is overwritten for them."""
         segment = np.flatnonzero(self._kind[group.rule[group.starts]] == _STEPWISE)
         if not len(segment):
@@ -212,138 +200,160 @@ class Picker:
         changed = send.copy()
         send[self._kind[group.rule] == _STEPWISE] = False
         rule = group.rule[group.starts[segment]]
-        total = int((group.ends[segment] - group.starts[segment]).sum())
-        if total <= _FEW:
-            walk = segment
-        else:
-            odd = self._band[rule] > 0
-            odd |= self._disordered(group, segment, rule)
-            if group.quality is not None:
-                odd |= np.maximum.reduceat(group.quality, group.starts)[segment] != 0
-            odd |= self.last_quality[rule] != 0
-            self._leap(group, segment[~odd], changed, send)
-            walk = segment[odd & ~self._still(group, segment, rule, changed)]
-        for number in walk.tolist():
-            self._walk(group, int(group.starts[number]), int(group.ends[number]), send)
+        ordered = ~disordered(group, segment) & (
+            ~self.seen[rule] | (group.time[group.starts[segment]] >= self.last_time[rule])
+        )
+        loud = ~(ordered & self._quiet(group, segment, rule, changed))
+        segment, rule, ordered = segment[loud], rule[loud], ordered[loud]
+        if group.quality is not None and len(segment):
+            ordered &= np.maximum.reduceat(group.quality, group.starts)[segment] == 0
+        if self._marked:
+            ordered &= self.last_quality[rule] == 0
+        leaps = ordered & (self._band[rule] == 0)
+        if int((group.ends[segment] - group.starts[segment]).sum()) <= _FEW:
+            leaps[:] = False
+        periodic = leaps & ~self._on_change[rule] & ~self._force[rule]
+        self._leap_periods(group, segment[periodic], send)
+        self._leap_changes(group, segment[leaps & ~periodic], changed, send)
+        self._walk(group, segment[~leaps], changed, send)
 
-    def _disordered(self, group: _Group, segment: NDArray[np.intp], rule: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Rules whose samples step back in time, or all of them when the batch spans more than arithmetic bears."""
-        if int(group.time.max()) - int(group.time.min()) > _MAX_SPAN_NS:
-            return np.ones(len(segment), np.bool_)
-        back = np.zeros(len(group.time), np.bool_)
-        np.less(group.time[1:], group.time[:-1], out=back[1:])
-        back[group.starts] = False
-        disordered: NDArray[np.bool_] = np.logical_or.reduceat(back, group.starts)[segment]
-        return disordered | (self.seen[rule] & (group.time[group.starts[segment]] < self.last_time[rule]))
-
-    def _still(
-        self,
-        group: _Group,
-        segment: NDArray[np.intp],
-        rule: NDArray[np.intp],
-        changed: NDArray[np.bool_],
+    def _quiet(
+        self, group: Group, segment: NDArray[np.intp], rule: NDArray[np.intp], changed: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Dead-band rules that surely send nothing: nothing changed at all and no heartbeat is near."""
-        moved = np.logical_or.reduceat(changed, group.starts)[segment]
+        """Rules (with times in order) that surely send nothing: no heartbeat, and nothing changed or nothing is due."""
         last = group.time[group.ends[segment] - 1]
-        first = group.time[group.starts[segment]]
-        calm = (last - self.last_time[rule] < self._beat[rule]) & (first >= self.last_time[rule]) & (last >= first)
-        return self.seen[rule] & ~moved & calm & ~self._disordered(group, segment, rule) & self._on_change[rule]
+        same = ~np.logical_or.reduceat(changed, group.starts)[segment]
+        early = last < self.next_due[rule]
+        calm = (early & (same | ~self._force[rule])) | (self._on_change[rule] & same)
+        quiet: NDArray[np.bool_] = self.seen[rule] & (last - self.last_time[rule] < self._beat[rule]) & calm
+        return quiet
 
-    def _leap(
-        self, group: _Group, segment: NDArray[np.intp], changed: NDArray[np.bool_], send: NDArray[np.bool_]
+    def _leap_periods(self, group: Group, segment: NDArray[np.intp], send: NDArray[np.bool_]) -> None:
+        """Rules with a period alone: from one due sample to the next, all rules together."""
+        if not len(segment):
+            return
+        rule = group.rule[group.starts[segment]]
+        fresh = segment[~self.seen[rule]]
+        if len(fresh):  # the first sample ever goes, and the clock starts with it
+            at = group.starts[fresh]
+            send[at] = True
+            self.next_due[group.rule[at]] = group.time[at] + self._period[group.rule[at]]
+        at, end = group.starts[segment] + ~self.seen[rule], group.ends[segment]
+        due, period = self.next_due[rule], self._period[rule]
+        whole = all_due(group.time, at, end, due, period)
+        if whole is not None:
+            chosen, due_after = whole
+            send[spread(at[chosen], end[chosen])] = True
+            self.next_due[rule[chosen]] = due_after
+            rest = ~chosen
+            at, end, due, period, rule, segment = (x[rest] for x in (at, end, due, period, rule, segment))
+        clock = Clock(group)
+        while len(at):
+            target = clock.seek(segment, due, at)
+            more = target < end
+            if not more.all():
+                self.next_due[rule[~more]] = due[~more]
+                at, end, due, period, rule, segment, target = (
+                    x[more] for x in (at, end, due, period, rule, segment, target)
+                )
+            send[target] = True
+            now = group.time[target]
+            due = np.maximum(due + period, now + (period >> 1))
+            at = target + 1
+
+    def _leap_changes(
+        self, group: Group, segment: NDArray[np.intp], changed: NDArray[np.bool_], send: NDArray[np.bool_]
     ) -> None:
-        """Advance all given rules from one sent sample to the next at once. Times within a rule do not step back."""
+        """Rules on change, or with forced changes, with no dead band: from one sent sample to the next."""
         if not len(segment):
             return
         count = len(group.time)
-        base = int(group.time.min())
-        span = int(group.time.max()) - base + 2
-        ordinal = np.zeros(count, np.int64)
-        ordinal[group.starts[1:]] = 1
-        ordinal = np.cumsum(ordinal)
-        clock = ordinal * span + (group.time - base)
+        clock = Clock(group)
         marks = np.where(changed, np.arange(count), count)
         next_change = np.append(np.minimum.accumulate(marks[::-1])[::-1], count)
-
         rule = group.rule[group.starts[segment]]
-        at, end = group.starts[segment].copy(), group.ends[segment]
-        due, last_time, last_raw = self.next_due[rule].copy(), self.last_time[rule].copy(), self.last_raw[rule].copy()
+        at, end = group.starts[segment], group.ends[segment]
+        due, last_time, last_raw = self.next_due[rule], self.last_time[rule], self.last_raw[rule]
         fresh = ~self.seen[rule]
         on_change, force = self._on_change[rule], self._force[rule]
         period, beat = self._period[rule], self._beat[rule]
-
-        def seek(target: NDArray[np.int64], position: NDArray[np.intp]) -> NDArray[np.intp]:
-            """The first sample of each rule, from ``position``, that is not before ``target``."""
-            wanted = segment * span + np.clip(target - base, 0, span - 1)
-            return np.maximum(np.searchsorted(clock, wanted), position)
-
-        def change_from(position: NDArray[np.intp]) -> NDArray[np.intp]:
-            """The first sample, from ``position``, whose value is not the last one sent."""
-            inside = np.minimum(position, count - 1)
-            return np.where(group.raw[inside] != last_raw, position, next_change[np.minimum(position + 1, count)])
+        forced, beating = bool(force.any()), bool((beat < _NEVER).any())
 
         while len(at):
-            when_due = seek(due, at)
-            target = np.where(on_change, change_from(when_due), when_due)
-            if force.any():
-                target = np.where(force, np.minimum(target, change_from(at)), target)
-            target = np.minimum(target, seek(np.minimum(last_time, _NEVER) + beat, at))
+            when_due = clock.seek(segment, due, at)
+            target = np.where(on_change, _change_from(when_due, last_raw, group.raw, next_change), when_due)
+            if forced:
+                soon = np.minimum(target, _change_from(at, last_raw, group.raw, next_change))
+                target = np.where(force, soon, target)
+            if beating:
+                target = np.minimum(target, clock.seek(segment, last_time + beat, at))
             target = np.where(fresh, at, target)
             more = target < end
             if not more.all():
-                done = rule[~more]
-                self.next_due[done] = due[~more]
-                at, end, rule, segment, target = at[more], end[more], rule[more], segment[more], target[more]
+                self.next_due[rule[~more]] = due[~more]
+                end, rule, segment, target = end[more], rule[more], segment[more], target[more]
                 due, fresh, on_change, force = due[more], fresh[more], on_change[more], force[more]
                 period, beat = period[more], beat[more]
-            if not len(at):
-                return
             send[target] = True
             now = group.time[target]
-            due = np.where(~fresh & (now >= due), np.maximum(due + period, now + period // 2), now + period)
+            in_step = ~fresh & (now >= due)
+            due = np.where(in_step, np.maximum(due + period, now + (period >> 1)), now + period)
             last_time, last_raw = now, group.raw[target]
-            fresh = np.zeros(len(at), np.bool_)
+            fresh = np.zeros(len(target), np.bool_)
             at = target + 1
 
-    def _walk(self, group: _Group, start: int, end: int, send: NDArray[np.bool_]) -> None:
-        """The semantics, sample by sample, for one rule."""
-        rule = int(group.rule[start])
-        times, raws = group.time[start:end].tolist(), group.raw[start:end].tolist()
-        marks = [0] * len(times) if group.quality is None else group.quality[start:end].tolist()
-        band, period, beat = float(self._band[rule]), int(self._period[rule]), int(self._beat[rule])
-        on_change, force = bool(self._on_change[rule]), bool(self._force[rule])
-        seen, last_time, due = bool(self.seen[rule]), int(self.last_time[rule]), int(self.next_due[rule])
-        last_raw, last_mark = int(self.last_raw[rule]), int(self.last_quality[rule])
-        values: list[float] = []
-        last_value = 0.0
-        if band > 0:
-            signal = self._signal[rule : rule + 1]
-            values = self._scaling.physical(signal.repeat(end - start), group.raw[start:end]).tolist()
-            last_value = float(self._scaling.physical(signal, self.last_raw[rule : rule + 1])[0])
-        for i, (now, raw, mark) in enumerate(zip(times, raws, marks, strict=True)):
-            is_due = now >= due or now < last_time
-            if seen:
-                differs = raw != last_raw
-                if differs and band > 0:
-                    differs = not abs(values[i] - last_value) < band  # a NaN on one side is a difference
-                differs = differs or mark != last_mark
-                beats = now - last_time >= beat
-                if not (beats or (differs and (is_due or force)) or (is_due and not on_change)):
-                    continue
-            send[start + i] = True
-            in_step = seen and due <= now and now >= last_time
-            due = max(due + period, now + period // 2) if in_step else now + period
-            seen, last_time, last_raw, last_mark = True, now, raw, mark
-            if band > 0:
-                last_value = values[i]
-        self.next_due[rule] = due
+    def _walk(
+        self, group: Group, segment: NDArray[np.intp], changed: NDArray[np.bool_], send: NDArray[np.bool_]
+    ) -> None:
+        """The semantics, sample by sample."""
+        if not len(segment):
+            return
+        first = group.rule[group.starts[segment]]
+        # Where only the dead band decides, a sample equal to its predecessor cannot be sent.
+        bare = self.seen[first] & (self._band[first] > 0) & (self._period[first] == 0) & (self._beat[first] == _NEVER)
+        place = spread(group.starts[segment], group.ends[segment])
+        if bare.any():
+            place = place[changed[place] | ~np.repeat(bare, group.ends[segment] - group.starts[segment])]
+        if not len(place):
+            return
+        rules = group.rule[place]
+        signals = self._signal[rules]
+        values = self._scaling.physical(signals, group.raw[place]).tolist()
+        marks = [0] * len(place) if group.quality is None else group.quality[place].tolist()
+        times, raws, places = group.time[place].tolist(), group.raw[place].tolist(), place.tolist()
+        sent: list[int] = []
+        borders = [0, *(np.flatnonzero(rules[1:] != rules[:-1]) + 1).tolist(), len(place)]
+        for start, end in pairwise(borders):
+            step = self._step(int(rules[start]))
+            for i in range(start, end):
+                if step.wants(times[i], raws[i], values[i], marks[i]):
+                    sent.append(places[i])
+            self.next_due[step.rule] = step.due
+        send[sent] = True
+
+    def _step(self, rule: int) -> Step:
+        """The memory of one rule in plain numbers."""
+        last = self._scaling.physical(self._signal[rule : rule + 1], self.last_raw[rule : rule + 1])
+        return Step(
+            rule=rule,
+            period=int(self._period[rule]),
+            band=float(self._band[rule]),
+            beat=int(self._beat[rule]),
+            on_change=bool(self._on_change[rule]),
+            force=bool(self._force[rule]),
+            seen=bool(self.seen[rule]),
+            due=int(self.next_due[rule]),
+            time=int(self.last_time[rule]),
+            raw=int(self.last_raw[rule]),
+            value=float(last[0]),
+            mark=int(self.last_quality[rule]),
+        )
 
 
-def _group(
-    rule: NDArray[np.intp], time: NDArray[np.int64], raw: NDArray[np.int64], quality: NDArray[np.uint8] | None
-) -> _Group:
-    borders = np.flatnonzero(rule[1:] != rule[:-1]) + 1
-    starts = np.concatenate([_ZERO, borders])
-    ends = np.append(borders, len(rule))
-    return _Group(rule, time, raw, quality, starts, ends)
+def _change_from(
+    position: NDArray[np.intp], last_raw: NDArray[np.int64], raw: NDArray[np.int64], next_change: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """The first sample, from ``position``, whose value is not the last one sent."""
+    count = len(raw)
+    inside = np.minimum(position, count - 1)
+    return np.where(raw[inside] != last_raw, position, next_change[np.minimum(position + 1, count)])

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from dbc.decode.layout import problem_of
+from dbc.integrity import CHECKSUMS
 from dbc.manifest import Manifest
 from gateway.collect.bind import Condition, bind
 from gateway.collect.expression import ExpressionError
@@ -31,9 +33,6 @@ from gateway.collect.names import NameError_, Names
 from gateway.errors import ConfigError
 from gateway.wire.api import SchemeState
 from gateway.wire.batch import Priority, UploadRule
-
-#: Checksums that dbc.integrity computes.
-ALGORITHMS = frozenset({"xor8", "sum8", "crc8-sae-j1850", "crc8-autosar", "crc16-ccitt", "toyota"})
 
 T = TypeVar("T")
 _MS = 1_000_000
@@ -247,9 +246,9 @@ class _Resolver:
         message = self._try(self._names.message, entry.message, f"{where}.message")
         if not entry.checksum and not entry.counter:
             raise self._wrong("give a checksum or a counter", where)
-        if entry.checksum and entry.checksum not in ALGORITHMS:
+        if entry.checksum and entry.checksum not in CHECKSUMS:
             raise self._wrong(
-                f"no checksum {entry.checksum!r}; there are {', '.join(sorted(ALGORITHMS))}", f"{where}.checksum"
+                f"no checksum {entry.checksum!r}; there are {', '.join(sorted(CHECKSUMS))}", f"{where}.checksum"
             )
         checksum_signal = -1
         if entry.checksum:
@@ -268,6 +267,8 @@ class _Resolver:
         record = self._names.manifest.messages[message]
         for i, signal in enumerate(record.signals):
             if signal.name == name or (not name and (signal.role == role or signal.name.lower() == role)):
+                if problem := problem_of(signal):
+                    raise self._wrong(f"{signal.name} cannot be decoded: {problem}", where)
                 return self._names.manifest.first_signal[message] + i
         known = ", ".join(s.name for s in record.signals[:12])
         raise self._wrong(

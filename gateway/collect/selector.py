@@ -501,11 +501,10 @@ class Selector:
 
         active = [self.schemes[i] for i in self._active]
         validator = Validator(self.manifest, active)
-        validator.adopt(self._validator)
-        self._validator = validator
+        if validator.rules != self._validator.rules:
+            self._validator = validator
         signals = {rule.signal for scheme in active for rule in scheme.rules}
         signals.update(signal for signal, _ in windows)
-        signals.update(validator.signals)
         self._decoder = Decoder(self.manifest, sorted(signals))
 
     def _build_timeouts(self, renamed: dict[int, int]) -> None:
