@@ -44,8 +44,12 @@ def load_file(path: Path | str) -> LoadedDatabase:
     content = file.read_bytes()
     if _format_of(file) == "dbc":
         return load_dbc(content, str(path))
-    from dbc.load.foreign import load_foreign  # here, so that DBC files load where cantools is not installed
-
+    try:  # here, so that DBC files load where cantools is not installed
+        from dbc.load.foreign import load_foreign
+    except ModuleNotFoundError as error:
+        log = DefectLog()
+        log.add("unreadable", 0, f"reading {_format_of(file)} files needs the Python package {error.name}")
+        return LoadedDatabase(path=str(path), format=_format_of(file), defects=log.finish())
     return load_foreign(content, _format_of(file), str(path))
 
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from dbc.load import compile_databases, compile_manifest, load_dbc
-from dbc.manifest import MAGIC, Kind, Manifest, ManifestError, MuxBranch, load_manifest
+from dbc.manifest import MAGIC, Kind, Manifest, ManifestError, Message, MuxBranch, Signal, load_manifest
 from tests.support import DBC_DIR, ROOT
 
 SG = "(1,0) [0|0]"
@@ -226,3 +226,21 @@ def test_a_manifest_that_unpacks_to_gigabytes_is_refused(tells_size: bool) -> No
     assert len(packed) < 100_000
     with pytest.raises(ManifestError):
         Manifest.from_bytes(MAGIC + packed)
+
+
+def test_the_manual_has_the_content_and_hash_of_its_example() -> None:
+    """docs/reference/manifest-format.md, byte by byte."""
+    manual = (ROOT / "docs" / "reference" / "manifest-format.md").read_text()
+    source, content = manual.split("## An example")[1].split("```")[1:4:2]
+    manifest, reports = compile_databases({"can0": [load_dbc(source.encode())]}, "car")
+    assert reports[0].defects == ()
+    assert manifest.encoded == bytes.fromhex(content)
+    assert f"`{manifest.hash.hex()}`" in manual
+
+
+@pytest.mark.parametrize("struct", [Manifest, Message, Signal, MuxBranch])
+def test_the_manual_lists_the_fields_in_their_order(struct: type[msgspec.Struct]) -> None:
+    manual = (ROOT / "docs" / "reference" / "manifest-format.md").read_text()
+    table = manual.split(f"**{struct.__name__}**")[1].split("\n\n")[1]
+    rows = [line.split("|")[2].strip() for line in table.splitlines()[2:]]
+    assert rows == list(struct.__struct_fields__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cantools
@@ -143,3 +144,14 @@ def test_defects_of_foreign_files(tmp_path: Path, signal: str, code: str) -> Non
 def test_other_suffixes_are_read_as_dbc(tmp_path: Path) -> None:
     loaded = load_file(write(tmp_path, "txt", SAMPLE))
     assert (loaded.format, len(loaded.messages), loaded.defects) == ("dbc", 2, ())
+
+
+def test_without_cantools_dbc_files_load_and_others_say_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cantools", None)
+    monkeypatch.delitem(sys.modules, "dbc.load.foreign", raising=False)
+    assert load_file(write(tmp_path, "dbc", SAMPLE)).sound
+    loaded = load_file(write(tmp_path, "kcd", TWO_BUSES))
+    assert [d.code for d in loaded.defects] == ["unreadable"]
+    assert "cantools" in loaded.defects[0].text
