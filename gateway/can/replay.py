@@ -155,8 +155,11 @@ class ReplayPort:
         if self._ended:
             return FrameBatch.empty()
         self._clock.start(monotonic_ns, utc_ns)
-        for monitor, config in zip(self._monitors, self._configs, strict=True):
-            monitor.link_up(utc_ns, f"replay of {Path(config.channel).name}")
+        if self._monitors[0].state is LinkState.DOWN:
+            rebased = self._clock.config.rebase_time or not len(self._waiting)
+            begin_ns = utc_ns if rebased else int(self._waiting.timestamp_ns[0])
+            for monitor, config in zip(self._monitors, self._configs, strict=True):
+                monitor.link_up(begin_ns, f"replay of {Path(config.channel).name}")
         parts: list[FrameBatch] = []
         room = limit
         while room > 0 and len(self._waiting):
