@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dbc.decode_cli import add_decode_command
 from dbc.load import LoadedDatabase, Severity, compile_databases, load_file
 from dbc.load.report import as_json, counts, lines, summary
 from dbc.load.show import message_json, message_layout, message_table, select
@@ -23,6 +24,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_check(commands)
     _add_compile(commands)
     _add_show(commands)
+    add_decode_command(commands)
 
 
 def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
