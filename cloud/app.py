@@ -16,6 +16,8 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.types import ASGIApp, ControllerRouterHandler
 
+from cloud.accounting.routes import ACCOUNTING_ROUTES
+from cloud.accounting.service import AccountingDesk
 from cloud.auth.middleware import OperatorMiddleware, require_role, role
 from cloud.auth.model import Role
 from cloud.auth.routes import AUTH_ROUTES
@@ -41,6 +43,7 @@ from cloud.registry.vehicles import Vehicles
 from cloud.services import BatchListener, Services
 from cloud.spool import SqliteBatchSpool
 from cloud.spool.deadletters import DeadLetters
+from cloud.spool.routes import SPOOL_ROUTES
 from cloud.web.health import HEALTH_ROUTES
 from cloud.web.metrics import Metrics
 from cloud.web.problems import EXCEPTION_HANDLERS
@@ -60,6 +63,8 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
     batch_listeners: list[BatchListener] = []
     listeners = BatchListeners(batch_listeners, limits.listener_queue_max)
     writer = IngestWriter(db, limits, clock)
+    vehicles = Vehicles(db, clock)
+    downlinks = DownlinkHub(limits.downlinks_max)
     return Services(
         config=config,
         clock=clock,
@@ -67,7 +72,7 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
         spool=SqliteBatchSpool(db, dead_letters),
         dead_letters=dead_letters,
         manifests=ManifestStore(db),
-        vehicles=Vehicles(db, clock),
+        vehicles=vehicles,
         users=Users(db, clock, config.sessions),
         enrolment=Enrolment(db, clock, config.authority),
         register=CertificateRegister(),
@@ -82,8 +87,11 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
             listeners=listeners,
         ),
         check_ins=CheckIns(db, clock, limits, config.fleet),
-        downlinks=DownlinkHub(limits.downlinks_max),
+        downlinks=downlinks,
         listeners=listeners,
+        accounting=AccountingDesk(
+            db=db, clock=clock, config=config, vehicles=vehicles, downlinks=downlinks, statistics=writer.statistics
+        ),
         small_requests=Buckets(limits.small_requests_per_s, limits.small_requests_burst),
         enrol_attempts=Buckets(limits.enrol_attempts / limits.enrol_window_s, limits.enrol_attempts),
         batch_listeners=batch_listeners,
@@ -147,7 +155,7 @@ def build_operator_app(services: Services, extra: Sequence[ControllerRouterHandl
 
 def operator_litestar(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> Litestar:
     """The same without the outer layer; for tests that look at routes."""
-    api = Router(API, route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES])
+    api = Router(API, route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES, *ACCOUNTING_ROUTES, *SPOOL_ROUTES])
     return Litestar(
         route_handlers=[api, enrol, *HEALTH_ROUTES, history_router, live_router, *extra],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
+from cloud.accounting.service import AccountingDesk
 from cloud.auth.users import Users
 from cloud.clock import Clock
 from cloud.config import CloudConfig
@@ -56,6 +57,7 @@ class Services:
     check_ins: CheckIns
     downlinks: DownlinkHub
     listeners: BatchListeners
+    accounting: AccountingDesk
     small_requests: Buckets
     enrol_attempts: Buckets
     batch_listeners: list[BatchListener] = field(default_factory=list)

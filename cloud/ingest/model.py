@@ -70,3 +70,15 @@ class CheckInRow(Base):
     count: Mapped[int] = mapped_column(Integer)
     stopping: Mapped[bool] = mapped_column()
     content: Mapped[bytes] = mapped_column(LargeBinary)  # JSON of gateway.wire.api.CheckIn
+
+
+class DailyRow(Base):
+    """What was stored of a vehicle on one day (UTC, by time of reception)."""
+
+    __tablename__ = "ingest_daily"
+
+    vehicle_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[int] = mapped_column(Integer, primary_key=True)  # days since 1970
+    batches: Mapped[int] = mapped_column(BigInteger)
+    items: Mapped[int] = mapped_column(BigInteger)
+    content_bytes: Mapped[int] = mapped_column(BigInteger)

@@ -106,6 +106,12 @@ _UPDATE_STREAM = (
     " duplicates=duplicates+?, conflicts=conflicts+?, stalled_ns=?,"
     " last_received_ns=max(last_received_ns,?) WHERE vehicle_id=? AND stream=?"
 )
+_COUNT_DAY = (
+    "INSERT INTO ingest_daily (vehicle_id, day, batches, items, content_bytes) VALUES (?,?,?,?,?)"
+    " ON CONFLICT (vehicle_id, day) DO UPDATE SET batches=batches+excluded.batches, items=items+excluded.items,"
+    " content_bytes=content_bytes+excluded.content_bytes"
+)
+DAY_NS = 86_400_000_000_000
 
 
 class _Transaction:
@@ -117,6 +123,7 @@ class _Transaction:
         self._streams: dict[tuple[str, str], _Stream] = {}
         self._manifests: dict[str, bool] = {}
         self._waiting: dict[str, int] = {}
+        self._today: dict[tuple[str, int], list[int]] = {}
 
     def take(self, upload: Upload) -> Outcome:
         """Decide on one upload and write it."""
@@ -209,6 +216,10 @@ class _Transaction:
         stream.items += header.items
         stream.content_bytes += len(upload.content)
         stream.last_received_ns = max(stream.last_received_ns, upload.received_ns)
+        today = self._today.setdefault((upload.vehicle_id, upload.received_ns // DAY_NS), [0, 0, 0])
+        today[0] += 1
+        today[1] += header.items
+        today[2] += len(upload.content)
         stored = StoredBatch(
             id=cursor.lastrowid or 0,
             vehicle_id=upload.vehicle_id,
@@ -269,7 +280,8 @@ class _Transaction:
         return bool(waiting >= self._limits.max_waiting_per_vehicle)
 
     def finish(self) -> None:
-        """Write the streams' rows."""
+        """Write the totals."""
+        self._db.executemany(_COUNT_DAY, [(*key, *counts) for key, counts in self._today.items()])
         self._db.executemany(
             _UPDATE_STREAM,
             [

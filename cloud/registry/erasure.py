@@ -6,7 +6,7 @@ from sqlalchemy import delete
 
 from cloud.auth.audit import Actor, record
 from cloud.errors import NotFound
-from cloud.ingest.model import CheckInRow, RangeRow, StreamRow
+from cloud.ingest.model import CheckInRow, DailyRow, RangeRow, StreamRow
 from cloud.registry.model import VehicleRow
 from cloud.services import Services
 from cloud.spool.deadletters import DeadLetterDropsRow
@@ -31,7 +31,7 @@ async def erase_vehicle(services: Services, vehicle_id: str, actor: Actor) -> No
     for eraser in services.erasers:
         await eraser(vehicle_id)
     async with services.db.write() as session:
-        for table in (BatchRow, DeadLetterRow, DeadLetterDropsRow, StreamRow, RangeRow, CheckInRow):
+        for table in (BatchRow, DeadLetterRow, DeadLetterDropsRow, StreamRow, RangeRow, CheckInRow, DailyRow):
             await session.execute(delete(table).where(table.vehicle_id == vehicle_id))
         await session.execute(delete(VehicleRow).where(VehicleRow.id == vehicle_id))
         record(session, actor, services.clock.now_ns(), "vehicle.erase", vehicle_id)

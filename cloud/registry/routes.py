@@ -15,12 +15,26 @@ from cloud.identity.enrolment import CertificateView, NewToken, TokenView
 from cloud.registry.erasure import erase_vehicle
 from cloud.registry.model import VehicleState
 from cloud.registry.vehicles import VehicleFilter, VehicleView
+from cloud.services import Services
 from cloud.web.inject import Injected
 from cloud.web.pages import Limit, Offset, Page
 from gateway.wire.api import ENROL, EnrolReply, EnrolRequest
 
 AnyRequest = Request[Any, Any, Any]
 VehicleId = Annotated[str, PathParameter(description="vehicle id, for example a VIN", max_length=64)]
+
+Search = Annotated[str, QueryParameter(max_length=200, description="part of id or display name")]
+InState = Annotated[str, QueryParameter(name="state", description="new, enrolled or revoked", max_length=20)]
+Tag = Annotated[str, QueryParameter(max_length=64)]
+Silent = Annotated[bool, QueryParameter(description="only enrolled ones that have gone silent")]
+
+
+def vehicle_filter(services: Services, search: str, state: str, tag: str, silent: bool) -> VehicleFilter:
+    """The filter of a listing. ``InvalidInput`` for a state that does not exist."""
+    if state and state not in set(VehicleState):
+        raise InvalidInput("the state is new, enrolled or revoked", where="state")
+    since_ns = services.clock.now_ns() - int(services.config.fleet.silent_after_s * 1e9) if silent else None
+    return VehicleFilter(search, state, tag, since_ns)
 
 
 class NewVehicle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,16 +71,13 @@ async def list_vehicles(
     services: Injected,
     limit: Limit = 50,
     offset: Offset = 0,
-    search: Annotated[str, QueryParameter(max_length=200, description="part of id or display name")] = "",
-    in_state: Annotated[str, QueryParameter(name="state", description="new, enrolled or revoked")] = "",
-    tag: Annotated[str, QueryParameter(max_length=64)] = "",
-    silent: Annotated[bool, QueryParameter(description="only enrolled ones that have gone silent")] = False,
+    search: Search = "",
+    in_state: InState = "",
+    tag: Tag = "",
+    silent: Silent = False,
 ) -> Page[VehicleView]:
     """By id; filters are combined."""
-    if in_state and in_state not in set(VehicleState):
-        raise InvalidInput("the state is new, enrolled or revoked", where="state")
-    silent_since_ns = services.clock.now_ns() - int(services.config.fleet.silent_after_s * 1e9) if silent else None
-    items, total = await services.vehicles.list(VehicleFilter(search, in_state, tag, silent_since_ns), limit, offset)
+    items, total = await services.vehicles.list(vehicle_filter(services, search, in_state, tag, silent), limit, offset)
     return Page(items, total, limit, offset)
 
 
