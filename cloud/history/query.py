@@ -240,3 +240,17 @@ class History:
                 window_ns = min(window_ns * 2, LONGEST_WINDOW_NS)
             elif size(part) > 4 * COMFORTABLE_ROWS:
                 window_ns = max(window_ns // 4 // SHORTEST_WINDOW_NS * SHORTEST_WINDOW_NS, SHORTEST_WINDOW_NS)
+
+    async def has_frames(self, vehicle_id: str) -> bool:
+        """Whether the black box of a vehicle holds anything, as far as the lake and waiting batches tell."""
+        async with self.lake.database.read() as session:
+            kept = select(FileRow.id).where(FileRow.vehicle_id == vehicle_id, FileRow.tier == Tier.FRAMES).limit(1)
+            if await session.scalar(kept) is not None:
+                return True
+            async for batch in pending_batches(session, vehicle_id):
+                try:
+                    if len((await self._reader.read(batch)).frames.frames):
+                        return True
+                except (UnreadableBatch, ManifestMissing):
+                    continue
+        return False

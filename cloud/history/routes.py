@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from litestar import Router, get
 from litestar.di import Provide
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import Stream
 
 from cloud.auth.middleware import role
@@ -18,16 +18,18 @@ from cloud.history.answers import HistoryAnswer, Question, SignalInfo, answer, l
 from cloud.history.events import EventInfo, list_events
 from cloud.history.export import candump_lines, csv_lines, parquet_chunks
 from cloud.history.params import check_limit, check_resolution, parse_cursor, parse_time
-from cloud.history.telemetry import Telemetry, telemetry_of
+from cloud.history.telemetry import Shared, Telemetry, telemetry_of
 from cloud.lake.tables import Tier
 from cloud.registry.model import VehicleRow
 
 MAX_EVENTS = 5_000
 TIME_HELP = "RFC 3339 with a time zone, or milliseconds since 1970"
-Signal = Annotated[str, Parameter(query="signal", description="bus.message.signal", max_length=400)]
-Signals = Annotated[list[str] | None, Parameter(query="signal", description="bus.message.signal; repeat for several")]
-From = Annotated[str, Parameter(query="from", description=f"first time; {TIME_HELP}", max_length=64)]
-To = Annotated[str, Parameter(query="to", description=f"time after the last; {TIME_HELP}", max_length=64)]
+Signal = Annotated[str, QueryParameter(name="signal", description="bus.message.signal", max_length=400)]
+Signals = Annotated[
+    list[str] | None, QueryParameter(name="signal", description="bus.message.signal; repeat for several")
+]
+From = Annotated[str, QueryParameter(name="from", description=f"first time; {TIME_HELP}", max_length=64)]
+To = Annotated[str, QueryParameter(name="to", description=f"time after the last; {TIME_HELP}", max_length=64)]
 
 
 async def known_vehicle(telemetry: Telemetry, vehicle_id: str) -> None:
@@ -38,7 +40,7 @@ async def known_vehicle(telemetry: Telemetry, vehicle_id: str) -> None:
 
 
 @get("/vehicles/{vehicle_id:str}/signals", summary="Signals of a vehicle")
-async def get_signals(telemetry: Telemetry, vehicle_id: str) -> list[SignalInfo]:
+async def get_signals(telemetry: Shared, vehicle_id: str) -> list[SignalInfo]:
     """Name, unit, labels, number of samples, first and last time of every signal the vehicle has sent."""
     await known_vehicle(telemetry, vehicle_id)
     return await list_signals(telemetry.history, vehicle_id)
@@ -46,7 +48,7 @@ async def get_signals(telemetry: Telemetry, vehicle_id: str) -> list[SignalInfo]
 
 @get("/vehicles/{vehicle_id:str}/history", summary="One signal over time")
 async def get_history(
-    telemetry: Telemetry,
+    telemetry: Shared,
     vehicle_id: str,
     signal: Signal,
     from_: From = "",
@@ -112,7 +114,7 @@ def _download(chunks: AsyncIterator[bytes], media_type: str, vehicle_id: str, su
 
 @get("/vehicles/{vehicle_id:str}/history.csv", summary="History as CSV", media_type="text/csv")
 async def get_history_csv(
-    telemetry: Telemetry,
+    telemetry: Shared,
     vehicle_id: str,
     signals: Signals = None,
     from_: From = "",
@@ -131,7 +133,7 @@ async def get_history_csv(
     media_type="application/vnd.apache.parquet",
 )
 async def get_history_parquet(
-    telemetry: Telemetry,
+    telemetry: Shared,
     vehicle_id: str,
     signals: Signals = None,
     from_: From = "",
@@ -146,7 +148,7 @@ async def get_history_parquet(
 
 @get("/vehicles/{vehicle_id:str}/events", summary="Events of a vehicle")
 async def get_events(
-    telemetry: Telemetry, vehicle_id: str, from_: From = "", to: To = "", kind: str = "", limit: int = 200
+    telemetry: Shared, vehicle_id: str, from_: From = "", to: To = "", kind: str = "", limit: int = 200
 ) -> list[EventInfo]:
     """Triggers, timeouts, bus states, clock jumps and losses, newest first."""
     await known_vehicle(telemetry, vehicle_id)
@@ -156,7 +158,7 @@ async def get_events(
 
 
 @get("/vehicles/{vehicle_id:str}/frames.log", summary="Black box as a candump log", media_type="text/plain")
-async def get_frames(telemetry: Telemetry, vehicle_id: str, from_: From = "", to: To = "") -> Stream:
+async def get_frames(telemetry: Shared, vehicle_id: str, from_: From = "", to: To = "") -> Stream:
     """Raw frames as ``candump -L`` writes them, streamed in order of time."""
     await known_vehicle(telemetry, vehicle_id)
     from_ns, to_ns = _range(from_, to)

@@ -7,7 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
+
+from litestar.di import NamedDependency
 
 from cloud.db import Database
 from cloud.history.query import History
@@ -19,6 +22,7 @@ from cloud.lake.retention import apply_retention, erase_vehicle
 from cloud.lake.store import Lake
 from cloud.live.state import LiveState
 from cloud.services import Services
+from cloud.web.inject import Injected
 from gateway.wire.batch import Batch
 from gateway.wire.codec import Limits, decode_batch
 
@@ -83,11 +87,15 @@ def build_telemetry(services: Services, config: LakeConfig | None = None) -> Tel
 _BUILT: WeakKeyDictionary[Database, Telemetry] = WeakKeyDictionary()
 
 
-def telemetry_of(services: Services) -> Telemetry:
+def telemetry_of(services: Injected) -> Telemetry:
     """The service's telemetry, built on first use; a Litestar dependency."""
     if services.db not in _BUILT:
         _BUILT[services.db] = build_telemetry(services)
     return _BUILT[services.db]
+
+
+#: The annotation of a handler's ``telemetry`` argument.
+Shared: TypeAlias = NamedDependency[Telemetry]
 
 
 @asynccontextmanager

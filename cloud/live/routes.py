@@ -14,7 +14,7 @@ from litestar.response.sse import ServerSentEventMessage
 from cloud.auth.middleware import role
 from cloud.auth.model import Role
 from cloud.history.routes import known_vehicle
-from cloud.history.telemetry import Telemetry, telemetry_of
+from cloud.history.telemetry import Shared, Telemetry, telemetry_of
 from cloud.live.state import FLEET, LiveValue
 
 INTERVAL_S = 0.25  # shortest time between two messages to one client
@@ -51,7 +51,7 @@ def _heartbeat() -> ServerSentEventMessage:
 
 
 @get("/vehicles/{vehicle_id:str}/latest", summary="Newest values of a vehicle")
-async def get_latest(telemetry: Telemetry, vehicle_id: str) -> LatestAnswer:
+async def get_latest(telemetry: Shared, vehicle_id: str) -> LatestAnswer:
     """The newest value of each signal by the sample's own time; kept through restarts."""
     await known_vehicle(telemetry, vehicle_id)
     values = await telemetry.live.latest(vehicle_id)
@@ -59,7 +59,7 @@ async def get_latest(telemetry: Telemetry, vehicle_id: str) -> LatestAnswer:
 
 
 @get("/vehicles/{vehicle_id:str}/live", summary="Values as they arrive", media_type="text/event-stream")
-async def get_live(telemetry: Telemetry, vehicle_id: str) -> ServerSentEvent:
+async def get_live(telemetry: Shared, vehicle_id: str) -> ServerSentEvent:
     """Server-sent events: first all newest values, then what changes; ``heartbeat`` when nothing does."""
     await known_vehicle(telemetry, vehicle_id)
     telemetry.live.values_hub.check_room()
@@ -81,7 +81,7 @@ async def values_of(telemetry: Telemetry, vehicle_id: str) -> AsyncIterator[Serv
 
 
 @get("/fleet/live", summary="Vehicles as they report", media_type="text/event-stream")
-async def get_fleet_live(telemetry: Telemetry) -> ServerSentEvent:
+async def get_fleet_live(telemetry: Shared) -> ServerSentEvent:
     """Server-sent events: ``fleet`` with the ids of vehicles of which batches arrived."""
     telemetry.live.fleet_hub.check_room()
     return ServerSentEvent(fleet_changes(telemetry), retry_duration=3_000)
