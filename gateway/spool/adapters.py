@@ -44,6 +44,7 @@ class PosixDisk:
             OSError: it cannot be created or opened.
         """
         self._path = path
+        self._reading: tuple[str, int] | None = None  # the file last read from: reads come in runs
         path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
@@ -60,16 +61,21 @@ class PosixDisk:
         return (self._path / name).stat().st_size
 
     def read(self, name: str, offset: int, size: int) -> bytes:
-        descriptor = os.open(self._path / name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.pread(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
+        if self._reading is None or self._reading[0] != name:
+            self._stop_reading()
+            self._reading = name, os.open(self._path / name, os.O_RDONLY | os.O_CLOEXEC)
+        return os.pread(self._reading[1], size, offset)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            os.close(self._reading[1])
+            self._reading = None
 
     def open(self, name: str) -> PosixFile:
         return PosixFile(self._path / name)
 
     def remove(self, name: str) -> None:
+        self._stop_reading()  # the room of a file is free only once nobody has it open
         (self._path / name).unlink(missing_ok=True)
 
     def sync(self) -> None:
@@ -80,4 +86,5 @@ class PosixDisk:
             os.close(descriptor)
 
     def close(self) -> None:
+        self._stop_reading()
         os.close(self._lock)

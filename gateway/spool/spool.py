@@ -167,17 +167,22 @@ class Spool:
             SpoolError: the disk refused; nothing was written.
         """
         target = self._streams[stream]
-        raw = encode_record(
-            stream=target.number,
-            sequence=target.last_sequence + 1,
-            items_before=target.stored,
-            counter=self._counter + 1,
-            items=items,
-            state=state,
-            payload=payload,
-        )
-        self._evicting(target, len(raw) + SEGMENT_HEAD_BYTES, lambda: self._write(target, raw))
-        self._counter, self._state = self._counter + 1, state
+        counter = self._counter + 1
+
+        def write() -> None:  # encodes at each attempt: a failed one may have cost a number
+            raw = encode_record(
+                stream=target.number,
+                sequence=target.last_sequence + 1,
+                items_before=target.stored,
+                counter=counter,
+                items=items,
+                state=state,
+                payload=payload,
+            )
+            self._write(target, raw)
+
+        self._evicting(target, SEGMENT_HEAD_BYTES + RECORD_HEAD_BYTES + len(state) + len(payload), write)
+        self._counter, self._state = counter, state
         return target.last_sequence
 
     def _evicting(self, target: Stream, needed_bytes: int, write: Callable[[], None]) -> None:

@@ -200,3 +200,16 @@ def test_number_of_a_record_that_could_not_be_taken_back_is_not_used_again() -> 
     reopened = Spool(disk.after_kill(), SMALL)
     assert reopened.read("critical", 3) == b"c"
     assert_balanced(reopened)
+
+
+def test_number_burnt_while_making_room_is_not_given_to_the_batch() -> None:
+    disk = MemoryDisk(capacity_bytes=64 * 1024 + 1_200)
+    spool = Spool(disk, SpoolLimits(max_bytes=1_000_000, segment_bytes=1_000))
+    spool.append("normal", bytes(300), 1, b"")
+    spool.append("critical", bytes(300), 1, b"")
+    spool.sync()
+    disk.failures = {"sync": (0, errno.EIO)}  # when the write that found the disk full is taken back
+    assert spool.append("critical", bytes(500), 1, b"") == 3
+    assert spool.evicted("critical") == ((2, 2),)
+    assert spool.next_pending("critical", after=1) == 3
+    assert_balanced(spool)
