@@ -53,6 +53,9 @@ def check_frames(frames: FrameBatch) -> None:
 
 def encode_frames(frames: FrameBatch, ticks: I64) -> EncodedFrames:
     """Columns of checked frames; ``ticks`` are their times relative to the batch's first."""
+    if not len(frames):
+        none = np.zeros(0, np.intp)
+        return EncodedFrames([np.zeros(1, np.uint64)], Planes(none.astype(np.uint64), none, none.astype(np.uint8)), b"")
     key = frame_key(frames)
     order = np.lexsort((ticks, key))
     ordered = frames.take(order)

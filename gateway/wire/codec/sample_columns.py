@@ -157,29 +157,20 @@ def _differences(raw: NDArray[np.int64], counts: Index) -> tuple[NDArray[np.int6
 
 def encode_samples(block: SampleBlock, ticks: NDArray[np.int64]) -> EncodedSamples:
     """Columns of a checked block with no unused rows; ``ticks`` are its row times relative to the batch's first."""
+    if not len(block):
+        return EncodedSamples([np.zeros(2, np.uint64)], [])
     order, messages, rows = _group_rows(ticks, block.row_message)
     times = encode_times(ticks[order], rows)
     place_of_row = np.empty(len(order), np.intp)
     place_of_row[order] = positions(rows)
-    if len(block):
-        column_message, column_signal, column = _number_columns(block.row_message[block.row], block.signal)
-        place = place_of_row[block.row]
-        by_column = _order_samples(column, place)
-        place = place[by_column]
-        counts = np.bincount(column, minlength=len(column_signal))
-    else:
-        column_message = column_signal = place = by_column = counts = np.zeros(0, np.intp)
+    column_message, column_signal, column = _number_columns(block.row_message[block.row], block.signal)
+    place = place_of_row[block.row]
+    by_column = _order_samples(column, place)
+    place = place[by_column]
+    counts = np.bincount(column, minlength=len(column_signal))
     columns_of_group = np.bincount(np.searchsorted(messages, column_message), minlength=len(messages))
-    presence = (
-        _presence(place, counts, np.repeat(rows, columns_of_group), column_message)
-        if len(counts)
-        else np.zeros(0, np.intp)
-    )
-    low, bits, rest = (
-        _differences(block.raw[by_column], counts)
-        if len(counts)
-        else (np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.uint64))
-    )
+    presence = _presence(place, counts, np.repeat(rows, columns_of_group), column_message)
+    low, bits, rest = _differences(block.raw[by_column], counts)
     values = Planes.of(rest, counts)
     gaps = _gaps(place, counts, presence)
     marks = _quality(block.quality[by_column])
