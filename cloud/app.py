@@ -24,6 +24,7 @@ from cloud.auth.routes import AUTH_ROUTES
 from cloud.auth.users import Users
 from cloud.clock import Clock, SystemClock
 from cloud.config import CloudConfig
+from cloud.console import console_router
 from cloud.db import Database, connect
 from cloud.history.routes import history_router
 from cloud.history.telemetry import lake_lifespan
@@ -157,7 +158,7 @@ def operator_litestar(services: Services, extra: Sequence[ControllerRouterHandle
     """The same without the outer layer; for tests that look at routes."""
     api = Router(API, route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES, *ACCOUNTING_ROUTES, *SPOOL_ROUTES])
     return Litestar(
-        route_handlers=[api, enrol, *HEALTH_ROUTES, history_router, live_router, *extra],
+        route_handlers=[api, enrol, *HEALTH_ROUTES, history_router, live_router, console_router, *extra],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[OperatorMiddleware],

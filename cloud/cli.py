@@ -208,14 +208,15 @@ def _run(args: argparse.Namespace) -> int:
     def work() -> int:
         config = load_config(args.config)
         configure(config.log_format)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(serve(config, started))
         return os.EX_OK
 
     return _guarded(work)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed."""
     try:
         import uvloop  # optional: faster, and not there on every platform
     except ModuleNotFoundError:

@@ -62,7 +62,7 @@ class Replayed(msgspec.Struct, frozen=True):
 
 _COLUMNS = (
     DeadLetterRow.id,
-    DeadLetterRow.vehicle_id,
+    DeadLetterRow.vehicle_id.label("vehicle"),
     DeadLetterRow.stream,
     DeadLetterRow.sequence,
     DeadLetterRow.items,
@@ -100,7 +100,7 @@ async def list_dead_letters(
         drops = drops.where(DeadLetterDropsRow.vehicle_id == vehicle)
     async with services.db.read() as session:
         rows = await session.execute(query.order_by(DeadLetterRow.id.desc()).limit(limit).offset(offset))
-        items = [DeadLetterView(*row) for row in rows]
+        items = [DeadLetterView(**row) for row in rows.mappings()]
         total = (await session.scalar(count)) or 0
         dropped, dropped_bytes = (await session.execute(drops)).one()
     return DeadLetterPage(items, total, limit, offset, dropped or 0, dropped_bytes or 0)

@@ -7,12 +7,12 @@ import contextlib
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import uvicorn
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, ControllerRouterHandler
 
 from cloud.app import build_operator_app, build_services, build_vehicle_app, running
 from cloud.config import CloudConfig
@@ -87,8 +87,10 @@ def _server(app: ASGIApp, context: ssl.SSLContext | None, *, with_certificates: 
 
 
 @asynccontextmanager
-async def serving(services: Services) -> AsyncIterator[Addresses]:
-    """Run the services and both servers while the block lasts.
+async def serving(
+    services: Services, extra_vehicle_routes: Sequence[ControllerRouterHandler] = ()
+) -> AsyncIterator[Addresses]:
+    """Run the services and both servers while the block lasts. More routes on the vehicle port are for measuring.
 
     Raises:
         ConfigError, StorageError: it cannot start.
@@ -114,10 +116,15 @@ async def serving(services: Services) -> AsyncIterator[Addresses]:
         services.vehicle_url = addresses.vehicle_url
         async with running(services):
             operator_app, metrics = build_operator_app(services)
+            vehicle_app = build_vehicle_app(services, metrics, extra_vehicle_routes)
             servers = [
                 (_server(operator_app, operator_context, with_certificates=False), operator_socket),
                 (
-                    _server(build_vehicle_app(services, metrics), vehicle_context, with_certificates=True),
+                    _server(
+                        build_vehicle_app(services, metrics, extra_vehicle_routes),
+                        vehicle_context,
+                        with_certificates=True,
+                    ),
                     vehicle_socket,
                 ),
             ]
