@@ -11,6 +11,7 @@ import contextlib
 import errno
 import random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -189,4 +190,4 @@ class SpoolMachine(RuleBasedStateMachine):
 SpoolMachine.TestCase.settings = settings(
     max_examples=4_000 if LONG else 60, stateful_step_count=60 if LONG else 30, deadline=None
 )
-TestSpool = SpoolMachine.TestCase
+TestSpool = pytest.mark.timeout(1800 if LONG else 120)(SpoolMachine.TestCase)

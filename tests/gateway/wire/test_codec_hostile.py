@@ -21,6 +21,8 @@ from tests.gateway.wire.batches import HEADER
 from tests.support import LONG, ROOT
 from tests.vectors.make_batches import HEAD, VECTORS
 
+pytestmark = pytest.mark.timeout(1800 if LONG else 120)
+
 SEEDS = [p.read_bytes() for p in sorted((ROOT / "tests" / "vectors").glob("batch-1-*.orb"))]
 EXTREMES = (0, 1, 2, 8, 9, 63, 64, 65, 255, 2**16, 2**31 - 1, 2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 
