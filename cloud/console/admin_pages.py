@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath, FromQuery
 from sqlalchemy import func, select
 
 from cloud.auth.middleware import actor_of, role
@@ -28,13 +29,13 @@ async def _letters(
 
 
 @get("/dead-letters")
-async def dead_letters(request: AnyRequest, services: Injected, offset: str = "0") -> Response[str]:
+async def dead_letters(request: AnyRequest, services: Injected, offset: FromQuery[str] = "0") -> Response[str]:
     """Batches that could not be read."""
     return await _letters(request, services, number(offset))
 
 
 @post("/dead-letters/{letter_id:int}/replay", opt=role(Role.OPERATOR))
-async def replay(request: AnyRequest, services: Injected, letter_id: int) -> Response[str]:
+async def replay(request: AnyRequest, services: Injected, letter_id: FromPath[int]) -> Response[str]:
     """Take one again, for after a fix."""
     try:
         outcome = await replay_dead_letter.fn(request, services, letter_id)
@@ -47,7 +48,7 @@ async def replay(request: AnyRequest, services: Injected, letter_id: int) -> Res
 
 
 @post("/dead-letters/{letter_id:int}/delete", opt=role(Role.OPERATOR))
-async def discard(request: AnyRequest, services: Injected, letter_id: int) -> Response[str]:
+async def discard(request: AnyRequest, services: Injected, letter_id: FromPath[int]) -> Response[str]:
     """Delete one for good."""
     try:
         await delete_dead_letter.fn(request, services, letter_id)
@@ -80,7 +81,7 @@ async def add_user(request: AnyRequest, services: Injected) -> Response[Any]:
 
 
 @post("/users/{name:str}/role", opt=role(Role.ADMIN))
-async def set_role(request: AnyRequest, services: Injected, name: str) -> Response[Any]:
+async def set_role(request: AnyRequest, services: Injected, name: FromPath[str]) -> Response[Any]:
     """Change what a user may do."""
     wanted = (await read_form(request)).get("role", "")
     try:
@@ -91,13 +92,13 @@ async def set_role(request: AnyRequest, services: Injected, name: str) -> Respon
 
 
 @post("/users/{name:str}/disable", opt=role(Role.ADMIN))
-async def disable_user(request: AnyRequest, services: Injected, name: str) -> Response[Any]:
+async def disable_user(request: AnyRequest, services: Injected, name: FromPath[str]) -> Response[Any]:
     """Keep a user out."""
     return await _switch(request, services, name, disabled=True)
 
 
 @post("/users/{name:str}/enable", opt=role(Role.ADMIN))
-async def enable_user(request: AnyRequest, services: Injected, name: str) -> Response[Any]:
+async def enable_user(request: AnyRequest, services: Injected, name: FromPath[str]) -> Response[Any]:
     """Let a user in again."""
     return await _switch(request, services, name, disabled=False)
 
@@ -111,7 +112,7 @@ async def _switch(request: AnyRequest, services: Services, name: str, *, disable
 
 
 @post("/users/{name:str}/remove", opt=role(Role.ADMIN))
-async def remove_user(request: AnyRequest, services: Injected, name: str) -> Response[Any]:
+async def remove_user(request: AnyRequest, services: Injected, name: FromPath[str]) -> Response[Any]:
     """Remove a user; the last admin stays."""
     try:
         await services.users.remove(name, actor_of(request))
@@ -121,7 +122,9 @@ async def remove_user(request: AnyRequest, services: Injected, name: str) -> Res
 
 
 @get("/audit", opt=role(Role.ADMIN))
-async def audit(request: AnyRequest, services: Injected, target: str = "", offset: str = "0") -> Response[str]:
+async def audit(
+    request: AnyRequest, services: Injected, target: FromQuery[str] = "", offset: FromQuery[str] = "0"
+) -> Response[str]:
     """Who changed what."""
     start = number(offset)
     query, count = select(AuditRow), select(func.count()).select_from(AuditRow)

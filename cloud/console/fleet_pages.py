@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromQuery
 
 from cloud.auth.audit import Actor
 from cloud.auth.middleware import COOKIE, actor_of, is_same_origin, role
@@ -76,7 +77,11 @@ async def _fleet(services: Services, search: str, status: str, offset: int) -> d
 
 @get("/")
 async def fleet(
-    request: AnyRequest, services: Injected, search: str = "", status: str = "", offset: str = "0"
+    request: AnyRequest,
+    services: Injected,
+    search: FromQuery[str] = "",
+    status: FromQuery[str] = "",
+    offset: FromQuery[str] = "0",
 ) -> Response[str]:
     """All vehicles."""
     return page(request, "fleet.html", **await _fleet(services, search, status, number(offset)))
@@ -84,7 +89,11 @@ async def fleet(
 
 @get("/fleet")
 async def fleet_table(
-    request: AnyRequest, services: Injected, search: str = "", status: str = "", offset: str = "0"
+    request: AnyRequest,
+    services: Injected,
+    search: FromQuery[str] = "",
+    status: FromQuery[str] = "",
+    offset: FromQuery[str] = "0",
 ) -> Response[str]:
     """The list alone, for refreshing it."""
     return page(request, "fleet_table.html", **await _fleet(services, search, status, number(offset)))

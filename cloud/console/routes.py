@@ -5,6 +5,7 @@ from __future__ import annotations
 from litestar import Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.params import FromPath
 from litestar.static_files import create_static_files_router
 
 from cloud.auth.middleware import role
@@ -24,7 +25,7 @@ async def front_door() -> Response[None]:
 
 
 @get("/{rest:path}")
-async def nowhere(request: AnyRequest, rest: str) -> Response[str]:
+async def nowhere(request: AnyRequest, rest: FromPath[str]) -> Response[str]:
     """An address no page has."""
     raise NotFound(f"there is no page {request.url.path[:200]}")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get, post
-from litestar.params import QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from cloud.auth.middleware import actor_of, role
 from cloud.auth.model import Role
@@ -43,7 +43,7 @@ async def _vehicle(services: Services, vehicle_id: str, tab: str) -> dict[str, A
 
 
 @get("/vehicles/{vehicle_id:str}")
-async def live(request: AnyRequest, services: Injected, telemetry: Shared, vehicle_id: str) -> Response[str]:
+async def live(request: AnyRequest, services: Injected, telemetry: Shared, vehicle_id: FromPath[str]) -> Response[str]:
     """Newest values, kept up to date."""
     facts = await _vehicle(services, vehicle_id, "")
     first = msgspec.to_builtins(await telemetry.live.latest(vehicle_id))
@@ -51,7 +51,7 @@ async def live(request: AnyRequest, services: Injected, telemetry: Shared, vehic
 
 
 @get("/vehicles/{vehicle_id:str}/health")
-async def health(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[str]:
+async def health(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """The upper part of the live page, for refreshing it."""
     return page(request, "vehicle_health.html", **await _vehicle(services, vehicle_id, ""))
 
@@ -61,7 +61,7 @@ async def charts(
     request: AnyRequest,
     services: Injected,
     telemetry: Shared,
-    vehicle_id: str,
+    vehicle_id: FromPath[str],
     signals: Annotated[list[str] | None, QueryParameter(name="signal")] = None,
 ) -> Response[str]:
     """Signals over time."""
@@ -71,7 +71,7 @@ async def charts(
 
 
 @get("/vehicles/{vehicle_id:str}/accounting")
-async def accounting(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[str]:
+async def accounting(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """Where every frame and item went."""
     facts = await _vehicle(services, vehicle_id, "/accounting")
     return page(request, "vehicle_accounting.html", **facts, account=await services.accounting.accounting(vehicle_id))
@@ -79,7 +79,7 @@ async def accounting(request: AnyRequest, services: Injected, vehicle_id: str) -
 
 @get("/vehicles/{vehicle_id:str}/events")
 async def events(
-    request: AnyRequest, services: Injected, telemetry: Shared, vehicle_id: str, kind: str = ""
+    request: AnyRequest, services: Injected, telemetry: Shared, vehicle_id: FromPath[str], kind: FromQuery[str] = ""
 ) -> Response[str]:
     """What happened, and the black box."""
     facts = await _vehicle(services, vehicle_id, "/events")
@@ -98,7 +98,7 @@ async def events(
 
 
 @get("/vehicles/{vehicle_id:str}/schemes")
-async def schemes(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[str]:
+async def schemes(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """What the vehicle collects, and how it is."""
     facts = await _vehicle(services, vehicle_id, "/schemes")
     return page(request, "vehicle_schemes.html", **facts)
@@ -117,27 +117,31 @@ async def _access(request: AnyRequest, services: Services, vehicle_id: str, toke
 
 
 @get("/vehicles/{vehicle_id:str}/access")
-async def access(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[str]:
+async def access(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """Certificates, tokens, names, revocation."""
     return await _access(request, services, vehicle_id)
 
 
 @post("/vehicles/{vehicle_id:str}/tokens", opt=role(Role.OPERATOR))
-async def make_token(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[str]:
+async def make_token(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """Make a one-time token and show it this once."""
     token = await services.enrolment.make_token(vehicle_id, actor_of(request))
     return await _access(request, services, vehicle_id, token)
 
 
 @post("/vehicles/{vehicle_id:str}/tokens/{token_id:int}/withdraw", opt=role(Role.OPERATOR))
-async def withdraw_token(request: AnyRequest, services: Injected, vehicle_id: str, token_id: int) -> Response[Any]:
+async def withdraw_token(
+    request: AnyRequest, services: Injected, vehicle_id: FromPath[str], token_id: FromPath[int]
+) -> Response[Any]:
     """Make an open token useless."""
     await services.enrolment.withdraw_token(vehicle_id, token_id, actor_of(request))
     return go(vehicle_path(vehicle_id, "/access"))
 
 
 @post("/vehicles/{vehicle_id:str}/certificates/{serial:str}/revoke", opt=role(Role.OPERATOR))
-async def revoke_certificate(request: AnyRequest, services: Injected, vehicle_id: str, serial: str) -> Response[Any]:
+async def revoke_certificate(
+    request: AnyRequest, services: Injected, vehicle_id: FromPath[str], serial: FromPath[str]
+) -> Response[Any]:
     """End one certificate."""
     await services.enrolment.revoke_certificate(vehicle_id, serial, "by the console", actor_of(request))
     services.downlinks.notify(vehicle_id)
@@ -145,7 +149,7 @@ async def revoke_certificate(request: AnyRequest, services: Injected, vehicle_id
 
 
 @post("/vehicles/{vehicle_id:str}/change", opt=role(Role.OPERATOR))
-async def change(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[Any]:
+async def change(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[Any]:
     """Name and tags."""
     form = await read_form(request)
     tags = [tag.strip() for tag in form.get("tags", "").split(",") if tag.strip()]
@@ -154,7 +158,7 @@ async def change(request: AnyRequest, services: Injected, vehicle_id: str) -> Re
 
 
 @post("/vehicles/{vehicle_id:str}/revoke", opt=role(Role.OPERATOR))
-async def revoke(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[Any]:
+async def revoke(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[Any]:
     """End all certificates of a vehicle."""
     reason = (await read_form(request)).get("reason", "")
     await services.enrolment.revoke_vehicle(vehicle_id, reason[:400], actor_of(request))
@@ -163,14 +167,14 @@ async def revoke(request: AnyRequest, services: Injected, vehicle_id: str) -> Re
 
 
 @post("/vehicles/{vehicle_id:str}/reinstate", opt=role(Role.OPERATOR))
-async def reinstate(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[Any]:
+async def reinstate(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[Any]:
     """Let a revoked vehicle enrol again."""
     await services.enrolment.reinstate_vehicle(vehicle_id, actor_of(request))
     return go(vehicle_path(vehicle_id, "/access"))
 
 
 @post("/vehicles/{vehicle_id:str}/erase", opt=role(Role.ADMIN))
-async def erase(request: AnyRequest, services: Injected, vehicle_id: str) -> Response[Any]:
+async def erase(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[Any]:
     """Delete a vehicle and its data, once its id has been typed."""
     if (await read_form(request)).get("confirm", "").strip() != vehicle_id:
         raise InvalidInput("to erase a vehicle, type its id", where="confirm")

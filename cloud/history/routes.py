@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from litestar import Router, get
 from litestar.di import Provide
-from litestar.params import QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from cloud.auth.middleware import role
@@ -40,7 +40,7 @@ async def known_vehicle(telemetry: Telemetry, vehicle_id: str) -> None:
 
 
 @get("/vehicles/{vehicle_id:str}/signals", summary="Signals of a vehicle")
-async def get_signals(telemetry: Shared, vehicle_id: str) -> list[SignalInfo]:
+async def get_signals(telemetry: Shared, vehicle_id: FromPath[str]) -> list[SignalInfo]:
     """Name, unit, labels, number of samples, first and last time of every signal the vehicle has sent."""
     await known_vehicle(telemetry, vehicle_id)
     return await list_signals(telemetry.history, vehicle_id)
@@ -49,13 +49,13 @@ async def get_signals(telemetry: Shared, vehicle_id: str) -> list[SignalInfo]:
 @get("/vehicles/{vehicle_id:str}/history", summary="One signal over time")
 async def get_history(
     telemetry: Shared,
-    vehicle_id: str,
+    vehicle_id: FromPath[str],
     signal: Signal,
     from_: From = "",
     to: To = "",
-    resolution: str = "auto",
-    limit: int = 0,
-    cursor: str = "",
+    resolution: FromQuery[str] = "auto",
+    limit: FromQuery[int] = 0,
+    cursor: FromQuery[str] = "",
 ) -> HistoryAnswer:
     """Samples (raw) or roll-ups (1s, 10s, 1m, 1h), in order of time; auto picks the finest that fits ``limit``.
 
@@ -115,11 +115,11 @@ def _download(chunks: AsyncIterator[bytes], media_type: str, vehicle_id: str, su
 @get("/vehicles/{vehicle_id:str}/history.csv", summary="History as CSV", media_type="text/csv")
 async def get_history_csv(
     telemetry: Shared,
-    vehicle_id: str,
+    vehicle_id: FromPath[str],
     signals: Signals = None,
     from_: From = "",
     to: To = "",
-    resolution: str = "raw",
+    resolution: FromQuery[str] = "raw",
 ) -> Stream:
     """All samples or roll-ups of the signals in the range (default: everything), streamed in order of time."""
     series, tier, from_ns, to_ns = await _export(telemetry, vehicle_id, signals, from_, to, resolution)
@@ -134,11 +134,11 @@ async def get_history_csv(
 )
 async def get_history_parquet(
     telemetry: Shared,
-    vehicle_id: str,
+    vehicle_id: FromPath[str],
     signals: Signals = None,
     from_: From = "",
     to: To = "",
-    resolution: str = "raw",
+    resolution: FromQuery[str] = "raw",
 ) -> Stream:
     """The same as one Parquet file with timestamps, names and physical values."""
     series, tier, from_ns, to_ns = await _export(telemetry, vehicle_id, signals, from_, to, resolution)
@@ -148,7 +148,12 @@ async def get_history_parquet(
 
 @get("/vehicles/{vehicle_id:str}/events", summary="Events of a vehicle")
 async def get_events(
-    telemetry: Shared, vehicle_id: str, from_: From = "", to: To = "", kind: str = "", limit: int = 200
+    telemetry: Shared,
+    vehicle_id: FromPath[str],
+    from_: From = "",
+    to: To = "",
+    kind: FromQuery[str] = "",
+    limit: FromQuery[int] = 200,
 ) -> list[EventInfo]:
     """Triggers, timeouts, bus states, clock jumps and losses, newest first."""
     await known_vehicle(telemetry, vehicle_id)
@@ -158,7 +163,7 @@ async def get_events(
 
 
 @get("/vehicles/{vehicle_id:str}/frames.log", summary="Black box as a candump log", media_type="text/plain")
-async def get_frames(telemetry: Shared, vehicle_id: str, from_: From = "", to: To = "") -> Stream:
+async def get_frames(telemetry: Shared, vehicle_id: FromPath[str], from_: From = "", to: To = "") -> Stream:
     """Raw frames as ``candump -L`` writes them, streamed in order of time."""
     await known_vehicle(telemetry, vehicle_id)
     from_ns, to_ns = _range(from_, to)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from litestar import Router, get
 from litestar.di import Provide
+from litestar.params import FromPath
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
@@ -51,7 +52,7 @@ def _heartbeat() -> ServerSentEventMessage:
 
 
 @get("/vehicles/{vehicle_id:str}/latest", summary="Newest values of a vehicle")
-async def get_latest(telemetry: Shared, vehicle_id: str) -> LatestAnswer:
+async def get_latest(telemetry: Shared, vehicle_id: FromPath[str]) -> LatestAnswer:
     """The newest value of each signal by the sample's own time; kept through restarts."""
     await known_vehicle(telemetry, vehicle_id)
     values = await telemetry.live.latest(vehicle_id)
@@ -59,7 +60,7 @@ async def get_latest(telemetry: Shared, vehicle_id: str) -> LatestAnswer:
 
 
 @get("/vehicles/{vehicle_id:str}/live", summary="Values as they arrive", media_type="text/event-stream")
-async def get_live(telemetry: Shared, vehicle_id: str) -> ServerSentEvent:
+async def get_live(telemetry: Shared, vehicle_id: FromPath[str]) -> ServerSentEvent:
     """Server-sent events: first all newest values, then what changes; ``heartbeat`` when nothing does."""
     await known_vehicle(telemetry, vehicle_id)
     telemetry.live.values_hub.check_room()
