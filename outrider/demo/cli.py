@@ -14,8 +14,8 @@ from types import FrameType
 import httpx
 
 from dbc.logs import LogError, open_log
-from outrider.demo.processes import Child, Children, DemoError, run, wait_until
-from outrider.demo.result import Outcome, ledger_of, report
+from outrider.demo.processes import Child, Children, DemoError, run
+from outrider.demo.result import Outcome, outcome_of, report
 from outrider.demo.stage import Bus, Cloud, Vehicle, data_directory, fresh_directory
 from simulator.buses import BUSES
 
@@ -209,15 +209,4 @@ def _finish(cloud: Cloud, vehicle: Vehicle, sent: dict[str, int]) -> Outcome:
     if status:
         assert vehicle.process is not None
         raise DemoError(f"the gateway of {vehicle.name} ended with status {status}:\n{vehicle.process.tail()}")
-    wait_until(
-        f"the last report of {vehicle.name}",
-        lambda: cloud.accounting(vehicle.name).get("stopping", True),
-        SETTLE_S,
-    )
-    answer = cloud.accounting(vehicle.name)
-    return Outcome(
-        vehicle=vehicle.name,
-        sent=sent,
-        ledger=ledger_of(answer),
-        cloud_items=sum(stream["cloud_items"] for stream in answer["streams"]),
-    )
+    return outcome_of(cloud, vehicle.name, sent)

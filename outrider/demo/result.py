@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from gateway.status import table
 from gateway.wire.ledger import Ledger
+from outrider.demo.processes import wait_until
+from outrider.demo.stage import Cloud
+
+REPORT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,9 @@ def _numbers(*values: int) -> list[str]:
     return [f"{value:,}" for value in values]
 
 
-def ledger_of(answer: Any) -> Ledger:
-    """The vehicle's ledger in the cloud's accounting answer."""
-    return msgspec.convert(answer["ledger"], Ledger)
+def outcome_of(cloud: Cloud, vehicle: str, sent: Mapping[str, int]) -> Outcome:
+    """What the cloud knows of a vehicle that has stopped."""
+    wait_until(f"the last report of {vehicle}", lambda: cloud.has_stopped(vehicle), REPORT_S)
+    answer = cloud.accounting(vehicle)
+    ledger = msgspec.convert({**answer, "at_ns": answer["checked_in_ns"]}, Ledger)  # further fields are ignored
+    return Outcome(vehicle=vehicle, sent=sent, ledger=ledger, cloud_items=int(answer["received_items"]))

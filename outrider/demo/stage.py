@@ -95,8 +95,13 @@ class Cloud:
         return str(json.loads(out)["token"])
 
     def accounting(self, vehicle: str) -> Any:
-        """The vehicle's ledger beside the cloud's own counts."""
+        """What the cloud holds of the vehicle, compared with what the vehicle says."""
         return self.get(f"/api/v1/vehicles/{vehicle}/accounting")
+
+    def has_stopped(self, vehicle: str) -> bool:
+        """Whether the vehicle's last report was that it stops."""
+        answer = self._http.get(f"/api/v1/vehicles/{vehicle}/check-in")
+        return answer.is_success and bool(answer.json()["stopping"])
 
     def close(self) -> None:
         """Close the connection, not the cloud."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from outrider.demo.processes import Child, Children, wait_until
-from outrider.demo.result import Outcome, ledger_of
+from outrider.demo.result import Outcome, outcome_of
 from outrider.demo.stage import Bus, Cloud, Settings, Vehicle
 from simulator.buses import BUSES
 from tests.chain.proxy import Proxy
@@ -80,10 +80,7 @@ class Rig:
     def finish(self, vehicle: Vehicle, sent: dict[str, int]) -> Outcome:
         """Stop the gateway cleanly; what the cloud says once it has the last report."""
         assert vehicle.stop() == 0, vehicle.process.tail(40) if vehicle.process else ""
-        wait_until("the last report", lambda: self.cloud.accounting(vehicle.name)["stopping"], WAIT_S)
-        answer = self.cloud.accounting(vehicle.name)
-        items = sum(stream["cloud_items"] for stream in answer["streams"])
-        return Outcome(vehicle=vehicle.name, sent=sent, ledger=ledger_of(answer), cloud_items=items)
+        return outcome_of(self.cloud, vehicle.name, sent)
 
     def lake_items(self, vehicle: Vehicle) -> int:
         """Samples in the cloud's history, counted signal by signal."""
