@@ -242,6 +242,13 @@ class _Parser:
         if match and match.group(match.re.groups):
             self._keep_comment(at, match, match.group(6))
             return match.end()
+        bare = grammar.COMMENT_BARE.match(self._text, at)
+        if bare:
+            text = "names no signal; kept as the comment of the message"
+            self._log.add("comment_without_signal", self._line(at), text)
+            kept = (self._line(at), unescape(bare.group(2)))
+            self._parsed.message_comments.setdefault(canonical_id(bare.group(1)), kept)
+            return bare.end()
         head = grammar.COMMENT_HEAD.match(self._text, at)
         if not head:
             return self._malformed(

@@ -29,6 +29,9 @@ def read_loose_signal(text: str, line: int, message: str, log: DefectLog) -> Raw
         log.add("malformed_signal", line, f"SG_ wants a name and a colon: {quote(text)}", message)
         return None
     name, mark, rest = head.group(1), head.group(2) or "", head.group(3)
+    if mark == "m":
+        log.add("mark_without_number", line, "marked m without a number", message, name)
+        mark = ""
     if mark and not re.fullmatch(r"M|m\d{1,9}M?", mark):
         log.add("malformed_signal", line, f"{quote(mark)} is no multiplexing mark", message, name)
         return None

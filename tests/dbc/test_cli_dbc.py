@@ -27,7 +27,7 @@ ground";
 VAL_ 256 State 0 "off" 1 "on" ;
 BA_ "GenMsgCycleTime" BO_ 256 100;
 """
-BAD = GOOD + 'CM_ SG_ 256 "of what?";\n'
+BAD = GOOD + 'CM_ SG_ Motor "which?";\n'
 
 
 @pytest.fixture

@@ -36,6 +36,8 @@ CASES: list[tuple[str, str, int, str, str]] = [
     ("bad_scale", 'BO_ 1 M: 8 E\n SG_ S : 0|8@1+ (0,5,0) [0|0] ""', 2, "M", "S"),
     ("bad_scale", 'BO_ 1 M: 8 E\n SG_ S : 0|8@1+ (1e999,0) [0|0] ""', 2, "M", "S"),
     ("bad_scale", 'BO_ 1 M: 8 E\n SG_ S : 0|8@1+ (nan,0) [0|0] ""', 2, "M", "S"),
+    ("comment_without_signal", 'CM_ SG_ 9 "which signal?";', 1, "", ""),
+    ("comment_without_signal", 'CM_ 9 "what?";', 1, "", ""),
     ("duplicate_id", "BO_ 1 M: 8 E\nBO_ 1 N: 8 E", 2, "N", ""),
     ("duplicate_label", 'VAL_ 9 A 1 "one" 1 "uno";', 1, "Ok", "A"),
     ("duplicate_labels", 'VAL_ 9 A 1 "one";\nVAL_ 9 A 1 "uno";', 2, "", "A"),
@@ -52,7 +54,7 @@ CASES: list[tuple[str, str, int, str, str]] = [
     ("malformed_attribute", 'BA_ "X" BO_ 9 ;', 1, "", ""),
     ("malformed_attribute", 'BA_DEF_ SG_ X INT 0 1;', 1, "", ""),
     ("malformed_attribute", 'BA_DEF_DEF_ X 1;', 1, "", ""),
-    ("malformed_comment", 'CM_ SG_ 9 "which signal?";', 1, "", ""),
+    ("malformed_comment", 'CM_ SG_ Nine A "which message?";', 1, "", ""),
     ("malformed_comment", "CM_ BO_ 9 unquoted;", 1, "", ""),
     ("malformed_labels", 'VAL_ 9 A 1 one 2 "two";', 1, "", ""),
     ("malformed_labels", 'VAL_ 9 A 1 "one" 2 two;', 1, "", ""),
@@ -71,6 +73,7 @@ CASES: list[tuple[str, str, int, str, str]] = [
     ("malformed_signal", f'BO_ 1 M: 8 E\n SG_ A : 0|9999999999@1+ {SG} ""', 2, "M", "A"),
     ("malformed_value_type", "SIG_VALTYPE_ 9 A : 7;", 1, "", ""),
     ("malformed_version", "VERSION 1", 1, "", ""),
+    ("mark_without_number", f'BO_ 1 M: 8 E\n SG_ B m : 8|8@1+ {SG} ""', 2, "M", "B"),
     ("missing_semicolon", 'VAL_ 9 A 1 "one"', 1, "", ""),
     ("missing_semicolon", 'CM_ SG_ 9 A "text"', 1, "", ""),
     ("missing_semicolon", 'BA_ "X" BO_ 9 1', 1, "", ""),
@@ -206,3 +209,9 @@ def test_severities_are_what_they_promise() -> None:
     warned = load_dbc(b"BO_ 1 M: 65 E\n")
     assert warned.sound
     assert warned.count(Severity.WARNING) == 1
+
+
+def test_a_comment_without_its_signal_does_not_replace_the_message_s_own() -> None:
+    text = OK + 'CM_ SG_ 9 "which?";\nCM_ BO_ 9 "own";\nCM_ 9 "what?";\n'
+    assert load_dbc(text.encode()).messages[0].comment == "own"
+    assert load_dbc((OK + 'CM_ SG_ 9 "which?";').encode()).messages[0].comment == "which?"
