@@ -40,7 +40,8 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Refuse values that cannot work; the message names the key."""
         if not self.name or any(c in self.name for c in ". \t\n/"):
             raise ValueError(f"name {self.name!r}: must not be empty or contain dots, slashes or spaces")
-        if self.interface != "replay" and not self.channel and not self.options:
+        ours = self.interface in ("socketcan", "udp_multicast", "replay")
+        if not self.channel and (ours or not self.options):
             raise ValueError(f"channel of bus {self.name!r} is missing")
         if not 0 < self.receive_buffer_bytes <= 256 * 1024 * 1024:
             raise ValueError("receive_buffer_bytes must be between 1 and 268435456")

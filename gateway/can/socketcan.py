@@ -14,13 +14,13 @@ import socket
 import struct
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from dbc.frames import ERROR, FrameBatch
 from gateway.can import messages
 from gateway.can.config import BusConfig
+from gateway.can.interface import ReceiveCounter
 from gateway.can.layout import FD_BYTES, parse_frames
 from gateway.can.merge import merge_by_time
 from gateway.can.messages import DropCounter, MessageBuffers
@@ -66,6 +66,7 @@ class _Bus:
         self.socket: socket.socket | None = None
         self.index = 0  # of the interface the socket is bound to
         self.drops = DropCounter()
+        self.interface = ReceiveCounter(config.channel)
         self.filter = _OPEN_FILTER
         self.granted_bytes: int | None = None
         self.read = self.last_frame_ns = 0
@@ -187,6 +188,7 @@ class SocketCanPort:
             self._release(bus, now_ns)
             bus.monitor.flush_all(now_ns)
             bus.monitor.end(now_ns, LinkState.STOPPED, "closed")
+            bus.interface.close()
         if self._watch is not None and self._poller is not None:
             self._poller.remove(self._watch.fileno())
             self._watch.close()
@@ -276,7 +278,7 @@ class SocketCanPort:
             state=bus.monitor.state,
             detail=bus.monitor.detail,
             last_frame_ns=bus.last_frame_ns,
-            interface_rx=interface_rx(bus.config.channel),
+            interface_rx=bus.interface.read(),  # last: it must not count less than we have read
             receive_buffer_bytes=bus.granted_bytes,
         )
 
@@ -350,11 +352,3 @@ class SocketCanPort:
         bus.socket.close()
         bus.socket = None
         bus.index = 0
-
-
-def interface_rx(channel: str) -> int | None:
-    """Frames the interface has received, as it counts them itself; None where it does not tell."""
-    try:
-        return int((Path("/sys/class/net") / channel / "statistics" / "rx_packets").read_text())
-    except (OSError, ValueError):
-        return None
