@@ -243,7 +243,8 @@ def library_decoder(dbc: Path) -> Callable[[can.Message], object]:
     def decode(message: can.Message) -> object:
         if message.arbitration_id in known:
             with contextlib.suppress(Exception):  # a frame it cannot decode is cheap for it
-                return database.decode_message(message.arbitration_id, bytes(message.data), decode_choices=False)
+                data: Any = message.data  # a bytearray; making bytes of it would cost the peer
+                return database.decode_message(message.arbitration_id, data, decode_choices=False)
         return None
 
     return decode

@@ -1,13 +1,12 @@
 """Run a command where vcan0..vcan5 exist, whatever the machine's kernel.
 
-    tests/vcan/run [--uml | --qemu | --netns | --host] [--timeout S] [--memory M] [--env NAME[=VALUE]] [-- COMMAND …]
+    tests/vcan/run [--netns | --host | --uml] [--timeout S] [--memory M] [--env NAME[=VALUE]] [-- COMMAND …]
 
-Four places offer the interfaces, and ``--auto`` (the default) takes the first that works:
+Three places offer the interfaces, and ``--auto`` (the default) takes the first that works:
 
 * ``netns``: a network namespace of this kernel, where it has the vcan module; nothing outside it changes.
 * ``host``: vcan0 … vcan5 are there already.
 * ``uml``: a throw-away User-Mode Linux guest over this file system. No root rights, no image.
-* ``qemu``: a throw-away virtual machine over this file system (``qemu.py``).
 
 Standard library only and no import of ours, because it runs before any environment exists.
 """
@@ -338,7 +337,6 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("auto", "the first place that works (default)"),
         ("uml", "a User-Mode Linux guest"),
-        ("qemu", "a QEMU guest"),
         ("netns", "a network namespace of this kernel"),
         ("host", "here, where vcan0..vcan5 are up already"),
     ):
@@ -381,8 +379,6 @@ def run_command(
         job.write()
         if place == "uml":
             return run_uml(job, stdout or sys.stdout.buffer, stderr or sys.stderr.buffer)
-        if place == "qemu":
-            raise GuestError("there is no QEMU guest yet", EX_UNAVAILABLE)
         return run_directly(job, place)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
