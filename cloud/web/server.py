@@ -119,14 +119,7 @@ async def serving(
             vehicle_app = build_vehicle_app(services, metrics, extra_vehicle_routes)
             servers = [
                 (_server(operator_app, operator_context, with_certificates=False), operator_socket),
-                (
-                    _server(
-                        build_vehicle_app(services, metrics, extra_vehicle_routes),
-                        vehicle_context,
-                        with_certificates=True,
-                    ),
-                    vehicle_socket,
-                ),
+                (_server(vehicle_app, vehicle_context, with_certificates=True), vehicle_socket),
             ]
             tasks = [asyncio.ensure_future(server.serve(sockets=[listener])) for server, listener in servers]
             try:
