@@ -197,7 +197,7 @@ def bus_name(text: str) -> str:
 
 
 def read_any(path: Path) -> Manifest:
-    """A manifest file, or what a database file compiles to.
+    """A manifest file, or what a database file compiles to, with a word on stderr if it has errors.
 
     Raises:
         OSError: the file cannot be read.
@@ -207,7 +207,10 @@ def read_any(path: Path) -> Manifest:
         is_manifest = file.read(len(MAGIC) - 1) == MAGIC[:-1]
     if is_manifest:
         return load_manifest(path)
-    manifest, _ = compile_databases(load_buses([], [path]), path.stem)
+    manifest, reports = compile_databases(load_buses([], [path]), path.stem)
+    for report in reports:
+        if not report.sound:
+            print(f"{report.path}: {counts(report)}; 'outrider dbc check' tells all", file=sys.stderr)
     return manifest
 
 

@@ -1,7 +1,8 @@
 """KCD, SYM and ARXML files, read by cantools and turned into our messages.
 
-cantools reads such a file whole or not at all; where it does not, its reason is the report. Its exceptions are many and
-undocumented, and it is the only judge of these formats here, so all of them become defects.
+cantools reads such a file whole or not at all; where it does not, its reason is the report, and the messages it objects
+to are left out where that helps. Its exceptions are many and undocumented, and it is the only judge of these formats
+here, so all of them become defects.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from dbc.load.layout import last_byte, overlaps
 from dbc.load.model import DefectLog, LoadedDatabase, quote
 from dbc.load.names import clean_name, unique_name
 from dbc.load.raw_values import as_int64, raw_value
+from dbc.load.salvage import bad_pieces, take_apart
 from dbc.manifest import Kind, Message, MuxBranch, Signal
 
 
 def load_foreign(content: bytes, file_format: str, path: str) -> LoadedDatabase:
     """What cantools makes of a file; never raises for what is in it."""
     log = DefectLog()
-    try:
-        database = _read(content, file_format)
-    except Exception as error:  # whatever a parser of a stranger's file comes up with; see the module's docstring
-        log.add("unreadable", 0, f"cantools cannot read the file: {quote(f'{type(error).__name__}: {error}')}")
-        return LoadedDatabase(path=path, format=file_format, defects=log.finish())
+    database = _read_or_reason(content, file_format)
+    if isinstance(database, str):
+        log.add("unreadable", 0, f"cantools cannot read the file: {database}")
+        database = _without_bad_messages(content, file_format, log)
+        if database is None:
+            return LoadedDatabase(path=path, format=file_format, defects=log.finish())
     buses = tuple(sorted({_bus_name(message) for message in database.messages})) or ("",)
     messages = _messages(database.messages, buses, log)
     if not messages:
@@ -42,6 +45,27 @@ def load_foreign(content: bytes, file_format: str, path: str) -> LoadedDatabase:
         messages=messages,
         defects=log.finish(),
     )
+
+
+def _without_bad_messages(content: bytes, file_format: str, log: DefectLog) -> Any:
+    """The database without the messages that cantools objects to; None when nothing helps."""
+    pieces = take_apart(content, file_format)
+    if pieces is None:
+        return None
+    bad = bad_pieces(pieces, lambda part: not isinstance(_read_or_reason(part, file_format), str))
+    if bad is None or len(bad) == len(pieces.names):
+        return None
+    for number in bad:
+        log.add("unreadable", 0, "left out, so that the rest of the file can be read", pieces.names[number])
+    return _read(pieces.with_only([i for i in range(len(pieces.names)) if i not in bad]), file_format)
+
+
+def _read_or_reason(content: bytes, file_format: str) -> Any:
+    """The database, or as a string why there is none."""
+    try:
+        return _read(content, file_format)
+    except Exception as error:  # whatever a parser of a stranger's file comes up with; see the module's docstring
+        return quote(f"{type(error).__name__}: {error}")
 
 
 def _read(content: bytes, file_format: str) -> Any:  # Any: cantools' types are not checked here

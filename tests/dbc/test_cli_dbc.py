@@ -181,6 +181,14 @@ def test_show_of_a_manifest_is_show_of_its_database(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("files")
+def test_show_says_that_not_all_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dbc", "show", "bad.dbc"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert captured.err == "bad.dbc: 1 error, 0 warnings, 0 notes; 'outrider dbc check' tells all\n"
+
+
+@pytest.mark.usefixtures("files")
 def test_show_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dbc", "show", "good.dbc", "--message", "Muxed", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)

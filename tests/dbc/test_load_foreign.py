@@ -155,3 +155,26 @@ def test_without_cantools_dbc_files_load_and_others_say_what_they_need(
     loaded = load_file(write(tmp_path, "kcd", TWO_BUSES))
     assert [d.code for d in loaded.defects] == ["unreadable"]
     assert "cantools" in loaded.defects[0].text
+
+
+@pytest.mark.parametrize("bad", [[0], [7], [3, 4], list(range(10))])
+def test_kcd_messages_that_cannot_be_read_are_left_out(tmp_path: Path, bad: list[int]) -> None:
+    """The message is named, and all others are kept, unless none is left."""
+    messages = "".join(
+        f'<Message id="{i}" name="M{i}" length="8"><Signal name="S" offset="{"?" if i in bad else 0}"/></Message>'
+        for i in range(10)
+    )
+    content = TWO_BUSES[: TWO_BUSES.index("<Bus")] + f'<Bus name="b">{messages}</Bus></NetworkDefinition>'
+    loaded = load_file(write(tmp_path, "kcd", content))
+    assert [m.name for m in loaded.messages] == [f"M{i}" for i in range(10) if i not in bad]
+    left_out = [d.message for d in loaded.defects if d.code == "unreadable" and d.message]
+    assert left_out == ([f"M{i}" for i in bad] if len(bad) < 10 else [])
+    assert not loaded.sound
+
+
+def test_sym_messages_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    good = as_foreign(tmp_path, "sym").read_text()
+    broken = good.rstrip() + "\n\n[Broken]\nID=7FFh\nDLC=8\nVar=V unsigned 0,0\n"
+    loaded = load_file(write(tmp_path, "sym", broken))
+    assert [d.message for d in loaded.defects] == ["", "Broken"]
+    assert sorted(m.name for m in loaded.messages) == ["Muxed", "Simple"]
