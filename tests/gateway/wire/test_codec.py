@@ -21,11 +21,14 @@ from gateway.wire.codec import (
 )
 from gateway.wire.samples import Event, SampleBlock
 from tests.gateway.wire.batches import EVENTS, HEADER, assert_same, frame_batches, sample_blocks
+from tests.support import LONG
+
+pytestmark = pytest.mark.timeout(1800 if LONG else 120)
 
 RESOLUTIONS = st.sampled_from((1, 1_000, 1_000_000, 7, 1_000_000_000))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5_000 if LONG else 150, deadline=None)
 @given(sample_blocks(), frame_batches(), EVENTS, RESOLUTIONS)
 def test_decoding_gives_the_canonical_content_back(
     block: SampleBlock, frames: FrameBatch, events: list[Event], resolution_ns: int
@@ -39,7 +42,7 @@ def test_decoding_gives_the_canonical_content_back(
     assert batch.header.items == len(block) + len(frames) + len(events)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(sample_blocks(), RESOLUTIONS)
 def test_canonical_form_is_its_own_canonical_form(block: SampleBlock, resolution_ns: int) -> None:
     once = canonical(block, resolution_ns)

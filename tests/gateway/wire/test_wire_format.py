@@ -49,7 +49,7 @@ def content_of(batch: Batch) -> reference.Content:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(sample_blocks(), frame_batches(), EVENTS, RESOLUTIONS)
 def test_both_readers_agree(block: SampleBlock, frames: FrameBatch, events: list[Event], resolution_ns: int) -> None:
     content = encode_batch(**HEADER, samples=block, frames=frames, events=events, resolution_ns=resolution_ns)
