@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from gateway.collect.budget import BudgetConfig, BudgetKeeper, BudgetState
 from gateway.collect.collected import OUTCOMES, Collected, SelectedBlock
 from gateway.collect.filters import BusFilter
 from gateway.collect.model import Limits, SchemeFile, load_scheme, parse_scheme
@@ -14,6 +15,9 @@ from gateway.collect.selector import Selector
 
 __all__ = [
     "OUTCOMES",
+    "BudgetConfig",
+    "BudgetKeeper",
+    "BudgetState",
     "BusFilter",
     "Collected",
     "Limits",
