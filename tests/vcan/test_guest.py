@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -26,6 +29,39 @@ def guest_test_files() -> list[str]:
     return found
 
 
+def counts(outcome: Outcome) -> bool:
+    """The phase that tells a test's outcome: its call, or whatever else did not pass."""
+    return outcome.when == "call" or outcome.outcome != "passed"
+
+
+@contextlib.contextmanager
+def telling(report: Path) -> Iterator[None]:
+    """Print each outcome as the guest reports it."""
+    over = threading.Event()
+
+    def follow() -> None:
+        with report.open("rb") as file:
+            rest = b""
+            last = False
+            while not last:
+                last = over.wait(0.5)
+                *lines, rest = (rest + file.read()).split(b"\n")
+                for line in lines:
+                    outcome = msgspec.json.decode(line, type=Outcome)
+                    if counts(outcome):
+                        took = f"{outcome.duration_s:.2f} s"
+                        print(f"\n  [guest] {outcome.outcome.upper():7} {outcome.nodeid} ({took})", end="", flush=True)
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    try:
+        yield
+    finally:
+        over.set()
+        follower.join()
+        print()
+
+
 @pytest.mark.guest
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_suite_in_vcan_guest(request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -39,22 +75,19 @@ def test_suite_in_vcan_guest(request: pytest.FixtureRequest, tmp_path: Path, cap
     command = [sys.executable, "-m", "pytest", "-m", "guest", "-p", "no:cacheprovider", *files]
     output = io.BytesIO()
     failure = ""
-    try:
-        status = guest.run_command(
-            command,
-            timeout_s=TIMEOUT_S,
-            extra_environment=[f"OUTRIDER_GUEST_REPORT={report}"],
-            stdout=output,
-            stderr=output,
-        )
-    except guest.GuestError as error:
-        status, failure = error.status, str(error)
+    with capfd.disabled(), telling(report):
+        try:
+            status = guest.run_command(
+                command,
+                timeout_s=TIMEOUT_S,
+                extra_environment=[f"OUTRIDER_GUEST_REPORT={report}"],
+                stdout=output,
+                stderr=output,
+            )
+        except guest.GuestError as error:
+            status, failure = error.status, str(error)
     outcomes = [msgspec.json.decode(line, type=Outcome) for line in report.read_bytes().splitlines()]
-    ran = [o for o in outcomes if o.when == "call" or o.outcome != "passed"]
-    with capfd.disabled():
-        print()
-        for outcome in ran:
-            print(f"  [guest] {outcome.outcome.upper():7} {outcome.nodeid} ({outcome.duration_s:.2f} s)")
+    ran = [o for o in outcomes if counts(o)]
     text = output.getvalue().decode(errors="replace")
     last = outcomes[-1].nodeid if outcomes else "none"
     assert not failure, f"{failure}\nlast test heard of: {last}\n{text[-6000:]}"
