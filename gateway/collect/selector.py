@@ -64,7 +64,8 @@ class Selector:
         self.limits = limits or Limits()
         self._scaling = Scaling(manifest)
         self._level = 0
-        self._time: int | None = None
+        self._now_ns: int | None = None  # the caller's clock at the last call
+        self._time: int | None = None  # bus time
         self._offset = 0
         self._held_dropped = 0
         self._tick_due = 0
@@ -118,6 +119,7 @@ class Selector:
     def replace(self, schemes: Sequence[Scheme], now_ns: int) -> Collected:
         """Use other schemes from now on. Unchanged ones and unchanged rules go on as if nothing had happened."""
         out = Gather(max(len(self.schemes), len(schemes)), len(self.manifest.buses), self.limits.max_events_per_call)
+        self._now_ns = now_ns
         self._set_schemes(tuple(schemes), now_ns, out)
         return self._end(out)
 
@@ -168,8 +170,13 @@ class Selector:
         return tuple(states)
 
     def kernel_filters(self) -> tuple[BusFilter, ...]:
-        """Per bus the identifiers the active schemes need, None for all; changes with the set of active schemes."""
-        return filters.kernel_filters([self.schemes[i] for i in self._active], self.manifest)
+        """Per bus the identifiers needed by all schemes but the expired ones, None for all identifiers.
+
+        Schemes that have not begun are in it, so that they miss nothing when they do.
+        """
+        now_ns = self._now_ns
+        wanted = [s for s in self.schemes if now_ns is None or s.not_after_ns is None or now_ns < s.not_after_ns]
+        return filters.kernel_filters(wanted, self.manifest)
 
     @property
     def held_frames(self) -> int:
@@ -196,6 +203,7 @@ class Selector:
 
     def _begin(self, now_ns: int) -> Gather:
         out = Gather(len(self.schemes), len(self.manifest.buses), self.limits.max_events_per_call)
+        self._now_ns = now_ns
         if not self._active_from <= now_ns < self._active_until:
             self._set_schemes(self.schemes, now_ns, out)
         return out

@@ -131,9 +131,14 @@ def test_levels_out_of_range_are_refused() -> None:
 def test_kernel_filters_follow_the_schemes() -> None:
     trigger = '[trigger]\ncondition = "Door > 0"\n'
     s = selector(scheme(ALL + trigger))
-    assert s.kernel_filters() == (frozenset(), frozenset())  # no time yet, nothing active
+    before_the_first_call = s.kernel_filters()
+    assert before_the_first_call == (frozenset({(0x100, False)}), frozenset({(0x200, False)}))
     s.tick(START)
-    assert s.kernel_filters() == (frozenset({(0x100, False)}), frozenset({(0x200, False)}))
+    assert s.kernel_filters() == before_the_first_call
+    s.replace([scheme("not_before = 2030-01-01T00:00:00Z\n" + ALL)], START)
+    assert s.kernel_filters() == (frozenset({(0x100, False)}), frozenset())
+    s.replace([scheme("not_after = 2020-01-01T00:00:00Z\n" + ALL)], START)
+    assert s.kernel_filters() == (frozenset(), frozenset())
     s.replace([scheme('[[raw_frames]]\nbuses = ["drive"]\n')], START)
     assert s.kernel_filters() == (None, frozenset())
     s.replace([scheme('[[raw_frames]]\nids = ["0x10", "0x1ABCDEF0"]\n')], START)
