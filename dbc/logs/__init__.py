@@ -10,6 +10,7 @@ candump and GVRET are read by parsers of our own, many lines at a time; the othe
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -65,8 +66,8 @@ def open_log(path: Path | str, buses: Mapping[str, int] | None = None) -> LogRea
     def batches(report: LogReport, names: BusNames) -> Iterator[FrameBatch]:
         try:
             if reader is not None:
-                text = name == "asc"
-                yield from library_batches(lambda: reader(_seekable(source, text)), report, names)
+                with _seekable(source, text=name == "asc") as file:
+                    yield from library_batches(lambda: reader(file), report, names)
             elif name == "candump":
                 yield from candump_batches(line_blocks(source, report), report, names)
             else:
@@ -78,10 +79,11 @@ def open_log(path: Path | str, buses: Mapping[str, int] | None = None) -> LogRea
     return LogReader(name, batches, buses, source.close)
 
 
-def _seekable(source: LogSource, text: bool) -> IO[str] | IO[bytes]:
+@contextlib.contextmanager
+def _seekable(source: LogSource, *, text: bool) -> Iterator[IO[str] | IO[bytes]]:
     """The whole log as a file that python-can can seek in; large ones go through a temporary file."""
-    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115  # the reader owns it
-    while chunk := source.read(1 << 20):
-        spool.write(chunk)
-    spool.seek(0)
-    return io.TextIOWrapper(spool, "utf-8", errors="replace") if text else spool
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as spool:
+        while chunk := source.read(1 << 20):
+            spool.write(chunk)
+        spool.seek(0)
+        yield io.TextIOWrapper(spool, "utf-8", errors="replace") if text else spool

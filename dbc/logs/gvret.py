@@ -110,7 +110,8 @@ class GvretParser:
         length, ok2 = number(text, comma[:, -2] + 1, comma[:, -1], 10, 2)
         start = comma[:, -1] + 1
         text_length = end - start
-        ok &= ok2 & (length <= 64) & ((text_length == 3 * length - 1) | (text_length == 3 * length))
+        ends_in_comma = (text_length == 3 * length) & ((length == 0) | (text.take(end - 1) == ord(",")))
+        ok &= ok2 & (length <= 64) & ((text_length == 3 * length - 1) | ends_in_comma)
         data = np.zeros((len(keep), 64), np.uint8)
         rows, ok2 = hex_bytes(text, start, np.where(ok, length, 0), 3)
         data[:, : rows.shape[1]] = rows

@@ -3,56 +3,48 @@
 from __future__ import annotations
 
 import importlib
-import struct
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 from dbc.frames import BRS, ERROR, ESI, EXTENDED, FD, REMOTE, FrameBatch
 from dbc.logs.model import MAX_BATCH_FRAMES, BusNames, LogError, LogReport
 
-#: What python-can's readers raise on damaged files. They guard against little, so any of these is damage, not a bug
-#: of ours.
-_DAMAGE = (
-    ValueError,  # UnicodeDecodeError among them
-    ArithmeticError,
-    LookupError,
-    EOFError,
-    OSError,
-    struct.error,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-    NotImplementedError,
-)
-
 
 def library_batches(open_reader: Callable[[], Any], report: LogReport, names: BusNames) -> Iterator[FrameBatch]:
     """Messages of a python-can reader in batches. Damage ends the log and is reported."""
     rows: list[tuple[int, int, int, int, bytes]] = []
-    number = 0
-    try:
-        reader = open_reader()
-        messages = iter(reader)
-        while chunk := list(islice(messages, 1)):
-            message = chunk[0]
-            number += 1
-            name = "" if message.channel is None else str(message.channel)
-            bus = names.number(name)
-            if bus is None:
-                report.unmapped[name] = report.unmapped.get(name, 0) + 1
-                continue
-            row = _row(message, bus, number, report)
-            if row is not None:
-                rows.append(row)
-            if len(rows) == MAX_BATCH_FRAMES:
-                yield FrameBatch.from_rows(rows)
-                rows = []
-    except _DAMAGE as error:
-        report.damage = f"after {number} frames: {type(error).__name__}: {error}"
+    for number, message in enumerate(_messages(open_reader, report), 1):
+        name = "" if message.channel is None else str(message.channel)
+        bus = names.number(name)
+        if bus is None:
+            report.unmapped[name] = report.unmapped.get(name, 0) + 1
+        elif row := _row(message, bus, number, report):
+            rows.append(row)
+        if len(rows) == MAX_BATCH_FRAMES:
+            yield FrameBatch.from_rows(rows)
+            rows = []
     if rows:
         yield FrameBatch.from_rows(rows)
+
+
+def _messages(open_reader: Callable[[], Any], report: LogReport) -> Iterator[Any]:
+    """What the reader yields. It checks little of a file, so that anything at all may be raised in it."""
+    number = 0
+    try:
+        messages = iter(open_reader())
+    except Exception as error:  # a supervision boundary around foreign code
+        report.damage = f"{type(error).__name__}: {error}"
+        return
+    while True:
+        try:
+            message = next(messages)
+        except StopIteration:
+            return
+        except Exception as error:  # as above
+            report.damage = f"after {number} frames: {type(error).__name__}: {error}"
+            return
+        number += 1
+        yield message
 
 
 def _row(message: Any, bus: int, number: int, report: LogReport) -> tuple[int, int, int, int, bytes] | None:

@@ -85,6 +85,37 @@ class _Stream(Protocol):
     def close(self) -> None: ...
 
 
+class _ZstdStream:
+    """zstd frames one after another. Unlike the library's reader it notices that the last one is cut."""
+
+    _FEED_BYTES = 256  # an evil block of four bytes unpacks to 128 KiB, so that this many are at most 8 MiB
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._started = False
+        self._ready = b""
+
+    def read(self, size: int, /) -> bytes:
+        parts, held = [self._ready], len(self._ready)
+        while held < size and (packed := self._raw.read(self._FEED_BYTES)):
+            while packed:
+                parts.append(self._frame.decompress(packed))
+                held += len(parts[-1])
+                self._started = not self._frame.eof
+                packed = self._frame.unused_data if self._frame.eof else b""
+                if self._frame.eof:
+                    self._frame = zstandard.ZstdDecompressor().decompressobj()
+        ready = b"".join(parts)
+        if not ready and self._started:
+            raise EOFError("the compressed file ends before its end mark")
+        self._ready = ready[size:]
+        return ready[:size]
+
+    def close(self) -> None:
+        self._ready = b""
+
+
 def _decompressed(raw: IO[bytes], compression: str) -> _Stream:
     match compression:
         case "xz":
@@ -94,7 +125,7 @@ def _decompressed(raw: IO[bytes], compression: str) -> _Stream:
         case "bzip2":
             return bz2.BZ2File(raw)
         case "zstd":
-            return zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            return _ZstdStream(raw)
         case _:
             return raw
 
