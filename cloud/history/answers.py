@@ -173,7 +173,10 @@ async def _range(history: History, question: Question, series: int) -> tuple[int
 
 async def _choose(history: History, question: Question, series: int, from_ns: int, to_ns: int) -> str:
     """The finest resolution that gives at most ``limit`` points, guessed from the signal's rate."""
-    span_ns = to_ns - from_ns
+    known = await history.extent(question.vehicle, Tier.RAW)
+    if known is not None:  # a range may reach far beyond the data
+        from_ns, to_ns = max(from_ns, known[0]), min(to_ns, known[1] + 1)
+    span_ns = max(1, to_ns - from_ns)
     samples = await history.estimate(question.vehicle, series, from_ns, to_ns)
     if samples <= question.limit:
         return "raw"

@@ -158,27 +158,22 @@ class History:
         return await self._reader.read(batch)
 
     async def estimate(self, vehicle_id: str, series: int, from_ns: int, to_ns: int) -> int:
-        """About how many samples a range holds, from the signal's mean rate; never less than 1."""
+        """About how many samples a range holds: by the signal's mean rate in the lake, exact in waiting batches."""
+        waiting = 0
         async with self.lake.database.read() as session:
             row = await session.get(VehicleSignalRow, (vehicle_id, series))
-            rows = await session.scalar(
-                select(func.sum(BatchRow.items)).where(
-                    BatchRow.vehicle_id == vehicle_id,
-                    BatchRow.state == BatchState.STORED,
-                    BatchRow.last_ns >= from_ns,
-                    BatchRow.first_ns < to_ns,
-                )
-            )
-            if row is None and not rows:
-                return 1
-            signals = await session.scalar(
-                select(func.count()).select_from(VehicleSignalRow).where(VehicleSignalRow.vehicle_id == vehicle_id)
-            )
-        waiting = int(rows or 0) // max(1, int(signals or 1))
+            async for batch in pending_batches(session, vehicle_id, from_ns, to_ns):
+                try:
+                    columns = (await self._reader.read(batch)).columns
+                except (UnreadableBatch, ManifestMissing):
+                    continue
+                first, end = np.searchsorted(columns.series, [series, series + 1])
+                inside = np.searchsorted(columns.time_ns[first:end], [from_ns, to_ns])
+                waiting += int(inside[1] - inside[0])
         if row is None:
-            return max(1, waiting)
+            return waiting
         overlap_ns = min(to_ns, row.last_ns + 1) - max(from_ns, row.first_ns)
-        return max(1, waiting + int(row.count * max(0, overlap_ns) / max(1, row.last_ns + 1 - row.first_ns)))
+        return waiting + int(row.count * max(0, overlap_ns) / max(1, row.last_ns + 1 - row.first_ns))
 
     async def extent(self, vehicle_id: str, tier: str) -> tuple[int, int] | None:
         """First and last time of anything a vehicle has in a tier or in waiting batches; None when nothing."""

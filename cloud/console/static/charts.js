@@ -40,6 +40,17 @@
   function axis(label) {
     return { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 }, label: label || undefined, labelSize: 18, size: 62 };
   }
+  // Tick step in seconds, format, and what is added when the year, day or minute changes; 24 hours a day.
+  const day = "\n{YYYY}-{MM}-{DD}";
+  const TIMES = [
+    [31536000, "{YYYY}", null, null, null, null, null, null, 1],
+    [2419200, "{YYYY}-{MM}", null, null, null, null, null, null, 1],
+    [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+    [60, "{HH}:{mm}", day, null, day, null, null, null, 1],
+    [1, "{HH}:{mm}:{ss}", day, null, day, null, null, null, 1],
+    [0.001, "{ss}.{fff}", day + " {HH}:{mm}", null, day + " {HH}:{mm}", null, "\n{HH}:{mm}", null, 1]
+  ];
+  function timeAxis() { return { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 }, values: TIMES }; }
   function draw(entry, answer, colour, labels) {
     const p = answer.points;
     const raw = answer.resolution === "raw";
@@ -54,7 +65,7 @@
     } else {
       data = [t, p.max, p.min, p.mean];
       bands = [{ series: [1, 2], fill: colour + "33" }];
-      series.push({ label: "max", stroke: colour + "88", width: 1, value: label }, { label: "min", stroke: colour + "88", width: 1, value: label }, { label: "mean", stroke: colour, width: 1.75, value: label, points: { show: t.length < 120, size: 4 } });
+      series.push({ label: "max", stroke: colour + "88", width: 1, value: label, points: { show: false } }, { label: "min", stroke: colour + "88", width: 1, value: label, points: { show: false } }, { label: "mean", stroke: colour, width: 1.75, value: label, points: { show: t.length < 120, size: 4 } });
     }
     const yAxis = axis(answer.unit);
     if (Object.keys(labels).length) {
@@ -63,7 +74,7 @@
     const options = {
       width: Math.max(280, entry.chart.clientWidth), height: 220, series: series, bands: bands,
       scales: { x: { time: true, min: Date.parse(answer.from) / 1000, max: Date.parse(answer.to) / 1000 } },
-      axes: [axis(), yAxis],
+      axes: [timeAxis(), yAxis],
       cursor: { sync: { key: sync.key }, drag: { x: true, y: false, setScale: false } },
       hooks: { setSelect: [function (u) {
         if (u.select.width < 8) { return; }
