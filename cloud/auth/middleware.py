@@ -66,7 +66,10 @@ def is_same_origin(fetch_site: str | None, origin: str | None, host: str, public
         return fetch_site in {"same-origin", "none"}
     if origin is None or origin == "null":
         return False
-    theirs = urlsplit(origin).netloc.lower()
+    try:
+        theirs = urlsplit(origin).netloc.lower()
+    except ValueError:
+        return False
     return theirs in {host.lower(), urlsplit(public_url).netloc.lower()} and theirs != ""
 
 

@@ -237,6 +237,7 @@ class Users:
         password_hash = None if password is None else await self._hash(password)
         async with self._db.write() as session:
             row = await self._get(session, name)
+            was_admin = _is_active_admin(row)
             if password_hash is not None:
                 row.password_hash = password_hash
             if role is not None:
@@ -245,7 +246,8 @@ class Users:
                 row.disabled = disabled
             row.version += 1
             await session.execute(delete(SessionRow).where(SessionRow.user_name == name))
-            await self._keep_an_admin(session)
+            if was_admin:
+                await self._keep_an_admin(session)
             changed = ", ".join(
                 text
                 for text, given in (
@@ -277,9 +279,12 @@ class Users:
     async def remove(self, name: str, actor: Actor) -> None:
         """Delete a user. Raises as ``change``."""
         async with self._db.write() as session:
-            await session.delete(await self._get(session, name))
+            row = await self._get(session, name)
+            was_admin = _is_active_admin(row)
+            await session.delete(row)
             await session.flush()
-            await self._keep_an_admin(session)
+            if was_admin:
+                await self._keep_an_admin(session)
             record(session, actor, self._clock.now_ns(), "user.remove", name)
 
     async def _get(self, session: AsyncSession, name: str) -> UserRow:
@@ -294,6 +299,10 @@ class Users:
         )
         if not admins:
             raise Conflict("the last admin must stay")
+
+
+def _is_active_admin(row: UserRow) -> bool:
+    return row.role == Role.ADMIN.label and not row.disabled
 
 
 def _hash_token(token: str) -> bytes:

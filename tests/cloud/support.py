@@ -195,6 +195,19 @@ class Identified:
         await self._app({**scope, "extensions": extension}, receive, send)
 
 
+class LazyOperatorApp:
+    """The operator application, built when first asked: it is the dearest part, and many tests do without."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._app is None:
+            self._app, _ = build_operator_app(self._services)
+        await self._app(scope, receive, send)
+
+
 @dataclass
 class Vehicle:
     """A vehicle's side of the wire, in the same process or over TLS."""
@@ -267,10 +280,9 @@ async def cloud_in(directory: Path, clock: Clock | None = None, **sections: dict
         make_pki(directory)
     services = build_services(make_config(directory, **sections), clock)
     async with running(services):
-        operator_app, metrics = build_operator_app(services)
-        transport = httpx.ASGITransport(operator_app, raise_app_exceptions=False)  # type: ignore[arg-type]  # same ASGI
+        transport = httpx.ASGITransport(LazyOperatorApp(services), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://operator-port") as operator:
-            yield Cloud(services, operator, build_vehicle_app(services, metrics))
+            yield Cloud(services, operator, build_vehicle_app(services))
 
 
 def client_context(
