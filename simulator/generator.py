@@ -68,11 +68,6 @@ class Simulation:
         self._phase_ends_s = 0.0
         self._begin_phases()
 
-    @property
-    def duration_s(self) -> float:
-        """How long the scenario lasts."""
-        return sum(phase.duration_s for phase in self.scenario.phases)
-
     def _begin_phases(self) -> None:
         while self._phase + 1 < len(self.scenario.phases) and self.now_ns >= round(self._phase_ends_s * 1e9):
             self._phase += 1

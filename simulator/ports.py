@@ -212,13 +212,21 @@ class MulticastPort(_Counting):
             return out
         with contextlib.suppress(OSError):
             while True:
-                datagram = self._in.recv(4096)
-                with contextlib.suppress(Exception):  # anyone may send anything to the group
-                    message = self._msgpack.unpackb(datagram, max_buffer_size=4096)
-                    can_id = message["arbitration_id"]
-                    if can_id in self._listen and not message["is_extended_id"] and not message["is_error_frame"]:
-                        out.append((can_id, bytes(message["data"])))
+                heard = self._understand(self._in.recv(4096))
+                if heard is not None:
+                    out.append(heard)
         return out
+
+    def _understand(self, datagram: bytes) -> Received | None:
+        """A frame listened to; anyone may send anything to the group."""
+        try:
+            message = self._msgpack.unpackb(datagram)
+            can_id, extended, error = message["arbitration_id"], message["is_extended_id"], message["is_error_frame"]
+            if can_id in self._listen and not extended and not error:
+                return can_id, bytes(memoryview(message["data"]))
+        except (ValueError, KeyError, TypeError, self._msgpack.UnpackException):
+            pass
+        return None
 
     def fileno(self) -> int:
         """See ``BusPort``."""

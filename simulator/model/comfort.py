@@ -30,12 +30,9 @@ class Climate:
         """Advance cabin and control; called a few times a second."""
         error = self.setpoint_c - self.cabin_c
         run = self.on and allowed
-        want_heat = min(5000.0, max(0.0, error * 900 + (self.setpoint_c - self.ambient_c) * 90)) if run else 0.0
-        want_cool = (
-            min(4500.0, max(0.0, -error * 900 + (self.ambient_c - self.setpoint_c) * 90 + self.sun_w_m2)) if run else 0
-        )
-        if want_heat > 0 and want_cool > 0:
-            want_heat, want_cool = max(0.0, want_heat - want_cool), max(0.0, want_cool - want_heat)
+        demand_w = error * 900 + (self.setpoint_c - self.ambient_c) * 50 - 1.1 * self.sun_w_m2 if run else 0.0
+        want_heat = min(5000.0, max(0.0, demand_w))
+        want_cool = min(4500.0, max(0.0, -demand_w))
         ramp = min(1.0, dt_s / 4.0)
         self.heater_w += (want_heat - self.heater_w) * ramp
         self.compressor_w += (want_cool / 2.4 - self.compressor_w) * ramp

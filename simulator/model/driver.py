@@ -51,32 +51,37 @@ class Driver:
             return self._demand
         self._mood += (-self._mood * 0.05 + float(self._rng.normal()) * 0.03) * dt_s
         target = advised_m_s * (style.speed_share + min(0.05, max(-0.05, self._mood)))
-        target = self._respect_stop(target, distance_m, speed_m_s, route)
         if not drive:
             target = 0.0
         wanted = (target - speed_m_s) / 1.3
         if target < 0.3:
             wanted = -style.braking_m_s2
+        wanted = min(wanted, self._for_stop(distance_m, speed_m_s, route))
         wanted = min(style.acceleration_m_s2, max(-2.2 * style.braking_m_s2, wanted))
         jerk = 3.5 * dt_s if wanted > self._demand else 6.0 * dt_s
         self._demand += min(jerk, max(-jerk, wanted - self._demand))
         return self._demand
 
-    def _respect_stop(self, target: float, distance_m: float, speed_m_s: float, route: Route) -> float:
+    def _for_stop(self, distance_m: float, speed_m_s: float, route: Route) -> float:
+        """The highest acceleration that still allows to stop at the line, if the driver stops there."""
         style = self.style
         ahead = route.next_stop_m(distance_m)
         line = distance_m + ahead
-        if ahead < 60 and abs(line - self._decided_m) > 2:
+        if ahead < 70 and abs(line - self._decided_m) > 2:
             self._decided_m = line
             self._stop_at_m = line if float(self._rng.random()) < style.stop_chance else None
         if self._stop_at_m is None:
-            return target
+            return math.inf
         left = self._stop_at_m - distance_m
-        if left < 1.5 and speed_m_s < 0.3:
+        if left < -2:  # overrun: too late to stop
+            self._stop_at_m = None
+            return math.inf
+        if left < 6.0 and speed_m_s < 1.2:
             self._stop_at_m = None
             self._wait_s = float(self._rng.uniform(*style.stop_s))
-            return 0.0
-        if left < -2:
-            self._stop_at_m = None
-            return target
-        return min(target, math.sqrt(max(0.0, 2 * style.braking_m_s2 * 0.8 * (left - 1.0))) + (0.5 if left > 1 else 0))
+            return -1.0
+        needed = speed_m_s**2 / (2 * max(left - 1.5, 0.2))
+        if needed > 0.75 * style.braking_m_s2:
+            return -1.05 * needed
+        creeping = left < 12 and 1.5 < speed_m_s < 2.5
+        return 0.0 if creeping else math.inf

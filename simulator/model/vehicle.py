@@ -128,6 +128,7 @@ class Vehicle:
         self.lever = Gear.P
         self.ready = False
         self.activity = Activity(kind="park")
+        self.charging = Activity(kind="charge")  # as it was when the plug went in
         self._sequence: list[tuple[float, str]] = []
         self._sequence_began_s = 0.0
         self.plugged = ""
@@ -246,7 +247,7 @@ class Vehicle:
         elif action == "lock":
             body.set_locks(True)
         elif action == "plug":
-            body.flap, self.plugged = True, self.activity.charge
+            body.flap, self.plugged, self.charging = True, self.activity.charge, self.activity
             self.charge_state, self.session_kwh, self.session_s = Charge.CONNECTED, 0.0, 0.0
             self.fast_charges += self.plugged == "dc"
         elif action == "precharge":
@@ -340,8 +341,8 @@ class Vehicle:
         battery = self.battery
         if self.charge_state not in (Charge.CONSTANT_CURRENT, Charge.CONSTANT_VOLTAGE):
             return 0.0
-        station_w = self.activity.charge_power_w * (0.93 if self.plugged == "ac" else 1.0)
-        if battery.soc >= self.activity.target_soc - 1e-6:
+        station_w = self.charging.charge_power_w * (0.93 if self.plugged == "ac" else 1.0)
+        if battery.soc >= self.charging.target_soc - 1e-6:
             self.charge_state, self.charge_request_a = Charge.COMPLETE, 0.0
             return 0.0
         wanted = min(station_w / battery.voltage_v, self.charge_limit_a, battery.voltage_limit_a())
@@ -366,6 +367,8 @@ class Vehicle:
             self._close_contactors()
         else:
             self.contactors = False
+        if battery.soc < 0.002 and not self.plugged:
+            self.contactors = self.ready = False  # empty: the car rolls to a stop
         if body.climate_setpoint_c is not None:
             self.climate.setpoint_c, body.climate_setpoint_c = body.climate_setpoint_c, None
         wanted = (

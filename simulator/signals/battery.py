@@ -80,7 +80,7 @@ def battery_slow(v: Vehicle, utc_s: float) -> dict[str, float]:
         "DcCharging.CurrentRequested": v.charge_request_a if dc else 0.0,
         "DcCharging.StationVoltage": b.voltage_v if charging_dc else 0.0,
         "DcCharging.StationCurrent": v.charge_w / b.voltage_v if charging_dc else 0.0,
-        "DcCharging.StationPowerLimit": v.activity.charge_power_w / 1000 if dc else 0.0,
+        "DcCharging.StationPowerLimit": v.charging.charge_power_w / 1000 if dc else 0.0,
         "DcCharging.SessionTime": v.session_s if dc else 0.0,
     }
     out |= {f"Lifetime.TemperatureBin{i}": float(s) for i, s in enumerate(b.temperature_seconds)}

@@ -120,7 +120,7 @@ def time_to_full_min(v: Vehicle) -> float:
     """Minutes to the charging target at the present power; 0 when not charging."""
     if v.charge_request_a <= 0:
         return 0.0
-    missing_ah = max(0.0, v.activity.target_soc - v.battery.soc) * v.battery.capacity_ah
+    missing_ah = max(0.0, v.charging.target_soc - v.battery.soc) * v.battery.capacity_ah
     return min(6000.0, missing_ah / v.charge_request_a * 60)
 
 
@@ -135,10 +135,10 @@ def _charging(v: Vehicle) -> dict[str, float]:
         "ChargerStatus.Phases": 3 if ac else 0,
         "ChargerStatus.ChargePower": max(0.0, v.charge_w) / 1000,
         "ChargerStatus.PlugLocked": v.charge_request_a > 0,
-        "ChargerLimits.PilotCurrentLimit": min(80.0, v.activity.charge_power_w / 690) if ac else 0.0,
+        "ChargerLimits.PilotCurrentLimit": min(80.0, v.charging.charge_power_w / 690) if ac else 0.0,
         "ChargerLimits.CableCurrentLimit": 32.0 if ac else 0.0,
         "ChargerLimits.BatteryCurrentLimit": v.charge_limit_a if v.plugged else 0.0,
         "ChargerLimits.ChargerTemperature": v.start.ambient_c + mains_w * 0.0022,
-        "ChargerLimits.TargetSoc": v.activity.target_soc * 100,
+        "ChargerLimits.TargetSoc": v.charging.target_soc * 100,
         "ChargerLimits.EnergyCharged": v.session_kwh,
     }
