@@ -188,6 +188,6 @@ class SpoolMachine(RuleBasedStateMachine):
 
 
 SpoolMachine.TestCase.settings = settings(
-    max_examples=4_000 if LONG else 60, stateful_step_count=60 if LONG else 30, deadline=None
+    max_examples=1_500 if LONG else 60, stateful_step_count=60 if LONG else 30, deadline=None
 )
 TestSpool = pytest.mark.timeout(1800 if LONG else 120)(SpoolMachine.TestCase)
