@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dbc.decode.layout import problem_of
 from gateway.collect import expression as syntax
 from gateway.collect.expression import COMPARISONS, ExpressionError, Node, parse
 from gateway.collect.model import Limits
@@ -176,6 +177,8 @@ class _Binder:
             signal = self._names.signal(node.text)
         except NameError_ as error:
             raise ExpressionError(str(error), self._text, node.position) from error
+        if problem := problem_of(self._names.manifest.signals[signal]):
+            raise self._wrong(f"{node.text} cannot be decoded: {problem}", node)
         if signal not in self.inputs:
             self.inputs.append(signal)
             self.windows_ns.append(0)

@@ -33,11 +33,12 @@ class Gather:
 
     def move(self, bus: NDArray[np.uint8], outcome: NDArray[np.uint8] | int, sign: int = 1) -> None:
         """Count frames into (or with ``sign`` -1 out of) outcomes."""
-        key = bus.astype(np.intp) * 5 + outcome
-        more = int(key.max(initial=0)) // 5 + 1 - len(self._counts)
-        if more > 0:
-            self._counts = np.concatenate([self._counts, np.zeros((more, 5), np.int64)])
-        self._counts += sign * np.bincount(key, minlength=self._counts.size).reshape(-1, 5)
+        counts = np.bincount(bus.astype(np.intp) * 5 + outcome, minlength=self._counts.size)
+        if (more := len(counts) - self._counts.size) > 0:  # a bus the manifest does not have
+            rows = (more + 4) // 5
+            self._counts = np.concatenate([self._counts, np.zeros((rows, 5), np.int64)])
+            counts = np.append(counts, np.zeros(self._counts.size - len(counts), np.intp))
+        self._counts += sign * counts.reshape(-1, 5)
 
     def refuse(self, scheme: int, items: int) -> None:
         """Count items that the budget kept back."""

@@ -23,7 +23,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dbc.decode import Decoded
 from gateway.collect.resolve import Rule
 from gateway.collect.scaling import Scaling
 from gateway.collect.steps import Clock, Group, Step, all_due, disordered, group_by_rule, spread
@@ -84,6 +83,7 @@ class Picker:
         self._kind = np.array(kinds, np.uint8)
         self._all_change = all(kind == _CHANGE for kind in kinds)
         self._any_stepwise = any(kind == _STEPWISE for kind in kinds)
+        self._all_every = all(kind == _EVERY for kind in kinds)
         self._any_every = any(kind == _EVERY for kind in kinds)
 
     def forget(self) -> None:
@@ -128,26 +128,31 @@ class Picker:
         picked[order] = send
         return picked
 
-    def pick_changes(
-        self, rule: NDArray[np.uint16], decoded: Decoded, time_ns: NDArray[np.int64]
-    ) -> NDArray[np.intp] | None:
-        """``pick`` for the commonest case, when all rules are of the *change* kind and all samples are good and wanted.
+    @property
+    def is_uniform(self) -> bool:
+        """All rules are of the *every* kind or all are of the *change* kind, and no bad sample was sent last."""
+        return self._all_every or (self._all_change and not self._marked)
+
+    def pick_uniform(
+        self,
+        rule: NDArray[np.uint16],
+        raw: NDArray[np.int64],
+        frame: NDArray[np.int32],
+        time_ns: NDArray[np.int64],
+    ) -> NDArray[np.intp]:
+        """``pick`` for the commonest schemes, for good samples; only while ``is_uniform``.
 
         Args:
-            rule: of each sample of ``decoded``.
+            rule, raw, frame: of each sample.
             time_ns: of each frame.
 
         Returns:
-            The samples to send, ascending; None when this is not that case and nothing was done.
+            The samples to send, ascending.
         """
-        if not self._all_change or self._marked:
-            return None
-        if not len(rule):
-            return np.zeros(0, np.intp)
+        if self._all_every or not len(rule):
+            return np.arange(len(rule))
         order = rule.argsort(kind="stable")
-        rule, raw = rule.take(order), decoded.raw.take(order)
-        if rule[-1] >= len(self.rules):
-            return None
+        rule, raw = rule.take(order), raw.take(order)
         borders = np.flatnonzero(rule[1:] != rule[:-1])
         starts = np.concatenate([_ZERO, borders + 1])
         ends = np.append(borders, len(rule) - 1)
@@ -156,7 +161,7 @@ class Picker:
         segment = rule.take(starts).astype(np.intp)
         changed[starts] = (raw.take(starts) != self.last_raw.take(segment)) | ~self.seen.take(segment)
         self.last_raw[segment] = raw.take(ends)
-        self.last_time[segment] = time_ns.take(decoded.frame.take(order.take(ends)))
+        self.last_time[segment] = time_ns.take(frame.take(order.take(ends)))
         self.seen[segment] = True
         picked = np.empty(len(raw), np.bool_)
         picked[order] = changed

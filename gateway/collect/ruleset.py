@@ -48,13 +48,15 @@ class RuleSet:
         self._first = np.cumsum(self._count) - self._count
         self._single = bool((self._count <= 1).all())
         self._rule_of = np.full(signal_count, _NO_RULE, np.uint16)
-        if self._single and len(rules) < _NO_RULE:
+        fits = self._single and len(rules) < _NO_RULE
+        if fits:
             self._rule_of[signal] = np.arange(len(rules))
         self._uses_quality = np.array([r.validity != "ignore" for r in rules], np.bool_)
         self._requires = np.array([r.validity == "require" for r in rules], np.bool_)
         self._ranged = np.array([r.check_range for r in rules], np.bool_)
         self._any_quality = bool(self._uses_quality.any())
         self._any_range = bool(self._ranged.any())
+        self._quick = fits and not self._any_quality and not self._any_range
 
     def set_factors(self, factors: Sequence[int], coarse_period_ns: int) -> None:
         """Make rules coarser (or as written again). While any is coarser, what it refuses is counted."""
@@ -88,10 +90,10 @@ class RuleSet:
             frame_quality: of each frame, None when all are good.
             among: indices of the samples offered, ascending; None for all.
         """
-        if among is None and self._single and not self._any_quality and not self._any_range and self._shadow is None:
-            rule16 = self._rule_of.take(decoded.signal)
-            if (quick := self.picker.pick_changes(rule16, decoded, time_ns)) is not None:
-                return Offered(quick, rule16.take(quick).astype(np.intp), None, _NONE)
+        if among is None and self._quick and self._shadow is None:
+            quick = self._offer_quickly(decoded, time_ns)
+            if quick is not None:
+                return quick
         sample, rule = self._pairs(decoded.signal, among)
         quality = self._quality(decoded, frame_quality, sample, rule)
         if quality is not None:
@@ -107,6 +109,19 @@ class RuleSet:
         return Offered(
             sample.compress(picked), rule.compress(picked), None if quality is None else quality[picked], refused
         )
+
+    def _offer_quickly(self, decoded: Decoded, time_ns: NDArray[np.int64]) -> Offered | None:
+        """The commonest schemes: one rule per signal, no quality, all samples or all changes. None if it is neither."""
+        if not self.picker.is_uniform:
+            return None
+        rule, raw, frame = self._rule_of.take(decoded.signal), decoded.raw, decoded.frame
+        wanted: NDArray[np.intp] | None = None
+        if len(rule) and rule.max() == _NO_RULE:  # decoded for a condition, or for another scheme
+            wanted = np.flatnonzero(rule != _NO_RULE)
+            rule, raw, frame = rule.take(wanted), raw.take(wanted), frame.take(wanted)
+        sample = self.picker.pick_uniform(rule, raw, frame, time_ns)
+        own = rule.take(sample).astype(np.intp)
+        return Offered(sample if wanted is None else wanted.take(sample), own, None, _NONE)
 
     def _pairs(
         self, signal: NDArray[np.int32], among: NDArray[np.intp] | None
