@@ -193,9 +193,9 @@ def _watch(cloud: Cloud, vehicle: Vehicle, driver: Child, limit_s: float) -> Non
         status = vehicle.status()
         if status is None:
             continue
-        ledger = status["report"]["ledger"]
-        received = sum(bus["received"] for bus in ledger["buses"])
-        acknowledged = sum(stream["acknowledged"] for stream in ledger["streams"])
+        ledger = status.report.ledger
+        received = sum(bus.received for bus in ledger.buses)
+        acknowledged = sum(stream.acknowledged for stream in ledger.streams)
         elapsed_s = time.monotonic() - begin
         line = f"   {elapsed_s:4.0f} s  {received:9,} frames received  {acknowledged:10,} items in the cloud"
         print(f"\r{line}" if is_terminal else line, end="" if is_terminal else "\n", flush=True)

@@ -24,6 +24,7 @@ class Child:
 
     def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
         self.name, self.log = name, log
+        self._log_begin = log.stat().st_size if log.exists() else 0  # a restarted child goes on in the same file
         self._file = log.open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "outrider", *arguments],
@@ -47,6 +48,12 @@ class Child:
         """Raise with the last lines of the log if it has ended."""
         if self.returncode is not None:
             raise DemoError(f"{self.name} ended with status {self.returncode}; its log ends:\n{self.tail()}")
+
+    def has_logged(self, text: str) -> bool:
+        """Whether this run of it has written something."""
+        with self.log.open("rb") as file:
+            file.seek(self._log_begin)
+            return text.encode() in file.read()
 
     def tail(self, lines: int = 12) -> str:
         """The end of its log."""

@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 
+from gateway.errors import GatewayError
+from gateway.status import Status, read_status
 from outrider.demo.processes import Child, Children, DemoError, run, wait_until
 
 MARKER = ".outrider-demo"
@@ -195,22 +197,19 @@ class Vehicle:
 
     def start(self) -> None:
         """Run the gateway and wait until it is ready."""
-        run("gateway", "check-config", "--config", str(self.config))
         self.process = self._children.start(
             f"gateway-{self.name}", "gateway", "run", "--config", str(self.config), "--log-level", "info"
         )
         wait_until("the gateway's readiness", self._is_ready, READY_S, self.process)
 
     def _is_ready(self) -> bool:
-        if self.process is not None and "gateway_ready" in self.process.log.read_text(errors="replace"):
-            return True
-        return (self.directory / "gateway.sock").exists()
+        return self.process is not None and self.process.has_logged("gateway_ready")
 
-    def status(self) -> Any:
+    def status(self) -> Status | None:
         """What the gateway says of itself, None when it does not answer."""
         try:
-            return json.loads(run("gateway", "status", "--config", str(self.config), "--json"))
-        except DemoError:
+            return read_status(self.directory / "gateway.sock")
+        except GatewayError:
             return None
 
     def stop(self) -> int:

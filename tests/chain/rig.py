@@ -65,7 +65,7 @@ class Rig:
     def received(self, vehicle: Vehicle) -> int:
         """Frames the running gateway has received so far; 0 when it does not answer."""
         status = vehicle.status()
-        return sum(bus["received"] for bus in status["report"]["ledger"]["buses"]) if status else 0
+        return sum(bus.received for bus in status.report.ledger.buses) if status else 0
 
     def wait_for_frames(self, vehicle: Vehicle, count: int) -> None:
         """Until the gateway has received so many."""
