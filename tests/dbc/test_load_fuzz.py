@@ -14,7 +14,7 @@ from dbc.load.grammar import KEYWORDS
 from dbc.manifest import Manifest, ManifestError
 from tests.support import LONG
 
-EXAMPLES = 20_000 if LONG else 300
+EXAMPLES = 3_000 if LONG else 300
 SAMPLE = """VERSION "v"
 NS_ :
   CM_
@@ -103,7 +103,7 @@ def test_mutated_real_files(data_dir: Path, name: str) -> None:
     """Seeded damage: bytes flipped, runs deleted, runs moved."""
     content = (data_dir / "can" / "dbc" / name).read_bytes()
     messages = len(load_dbc(content).messages)
-    for seed in range(200 if LONG else 12):
+    for seed in range(60 if LONG else 12):
         damaged = damage(content, random.Random(seed))
         loaded = load_dbc(damaged)
         must_be_usable(loaded)
