@@ -68,7 +68,6 @@ class Selector:
         self._time: int | None = None  # bus time
         self._offset = 0
         self._held_dropped = 0
-        self._tick_due = 0
         self.schemes: tuple[Scheme, ...] = ()
         self._tallies: dict[str, list[int]] = {}
         self._active: tuple[int, ...] = ()
@@ -131,8 +130,8 @@ class Selector:
             return None
         deadlines = [watch.next_release_ns() for _, watch in self._watches]
         deadlines.append(self._timeouts.next_deadline_ns())
-        if any(watch.trigger.condition.time_dependent for _, watch in self._watches):
-            deadlines.append(self._tick_due)
+        tick_ns = self.limits.condition_tick_ms * _MS
+        deadlines += [w.evaluated_ns + tick_ns for _, w in self._watches if w.trigger.condition.time_dependent]
         waiting = [d for d in deadlines if d is not None]
         return min(waiting) - self._offset if waiting else None
 
@@ -227,7 +226,7 @@ class Selector:
         self._inputs.forget_past()
         self._inputs.shift(step_ns)
         self._timeouts.shift(step_ns)
-        self._time = self._tick_due = now_ns
+        self._time = now_ns
         out.event(VEHICLE, Event(now_ns, EventKind.CLOCK_JUMP, "clock", f"{step_ns:+d} ns"))
 
     def _pass_time(self, out: Gather) -> None:
@@ -236,11 +235,10 @@ class Selector:
         assert now is not None
         for scheme, event in self._timeouts.tick(now):
             out.event(scheme, event)
-        if now >= self._tick_due:
-            for index, watch in self._watches:
-                if watch.trigger.condition.time_dependent:
-                    self._evaluate_tick(index, watch, now, out)
-            self._tick_due = now + self.limits.condition_tick_ms * _MS
+        tick_ns = self.limits.condition_tick_ms * _MS
+        for index, watch in self._watches:
+            if watch.trigger.condition.time_dependent and not 0 <= now - watch.evaluated_ns < tick_ns:
+                self._evaluate_tick(index, watch, now, out)
         for _, watch in self._watches:
             self._let_go(watch.expired(now), out)
         self._inputs.trim(now - self.limits.clock_back_ms * _MS)
@@ -250,6 +248,7 @@ class Selector:
         series = [self._inputs.feed(key, none, never, never) for key in watch.keys]
         time = np.array([now], np.int64)
         holds, rose = watch.evaluator.evaluate(series, np.zeros(1, np.intp), time)
+        watch.evaluated_ns = now
         fired = watch.fires(time[rose if watch.trigger.edge == "rising" else holds])
         if fired:
             self._open(index, watch, fired, None, out)
@@ -360,6 +359,7 @@ class Selector:
             if len(instants):
                 time = frames.timestamp_ns[instants]
                 holds, rose = watch.evaluator.evaluate(inputs, instants, time)
+                watch.evaluated_ns = int(time[-1])
                 fired = watch.fires(time[rose if watch.trigger.edge == "rising" else holds])
             self._open(index, watch, fired, chunk, out)
         for _, watch in self._watches:

@@ -86,6 +86,7 @@ class Watch:
         self.wants[[rule.signal for rule in scheme.rules]] = True
         self.triggers = 0
         self.held = 0
+        self.evaluated_ns = 0  # bus time of the condition's last instant
         self._queue: deque[_Held] = deque()
         self._open_until: int | None = None
         self._last_fire: int | None = None

@@ -8,6 +8,7 @@ from dbc.frames import EXTENDED, FrameBatch
 from dbc.manifest import FORMAT, WILDCARD_SA, Manifest
 from gateway.collect import Limits, Names, Selector, parse_scheme, resolve
 from gateway.collect.collected import HELD
+from gateway.errors import ConfigError
 from gateway.wire.samples import BAD_COUNTER, OUT_OF_RANGE, EventKind
 from tests.gateway.collect.test_selector import feed, picked, totals
 from tests.gateway.collect.vehicle import (
@@ -222,3 +223,22 @@ def test_an_empty_selector_counts_everything() -> None:
     result = feed(selector(), motion(0), unknown(1), doors(2))
     assert totals(result) == [2, 1, 0, 0, 0]
     assert MANIFEST.buses == ("drive", "body")
+
+
+def test_a_condition_on_silence_fires_on_a_tick_and_opens_its_window() -> None:
+    body = '[[signals]]\nname = "Speed"\n[trigger]\ncondition = "age_ms(Speed) > 250"\npre_trigger_ms = 400\n'
+    s = selector(scheme(body))
+    results = [feed(s, motion(0, 1), motion(100, 2))]
+    while (deadline := s.next_deadline_ns()) is not None and deadline < START + 450 * MS:
+        results.append(s.tick(deadline))
+    assert [(e.timestamp_ns - START) // MS for r in results for b in r.blocks for e in b.events] == [400]
+    assert [p for r in results for p in picked(r, SPEED)] == [(0, 1), (100, 2)]
+    assert totals(*results) == [0, 0, 0, 2, 0]
+
+
+def test_an_undecodable_input_is_refused() -> None:
+    layout = message("M", 0, 0x10, signal("Wide", 0, 80), length=10)
+    manifest = Manifest(FORMAT, "m", ("b",), (layout,))
+    text = 'id = "s"\nversion = 1\n[trigger]\ncondition = "Wide > 0"\n'
+    with pytest.raises(ConfigError, match="cannot be decoded: 80 bits long"):
+        resolve(parse_scheme(text), Names(manifest))
