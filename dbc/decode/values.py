@@ -53,8 +53,9 @@ class Values:
         value = raw.astype(np.float64)
         if not self._plain:
             self._reinterpret(signal, raw, value)
-        value *= self._scale.take(signal)
-        value += self._offset.take(signal)
+        with np.errstate(over="ignore", invalid="ignore"):  # a scale of 1e300 gives infinity, as in Python
+            value *= self._scale.take(signal)
+            value += self._offset.take(signal)
         return value
 
     def _reinterpret(self, signal: NDArray[np.integer], raw: NDArray[np.int64], value: NDArray[np.float64]) -> None:
