@@ -33,7 +33,8 @@ def words(scheme: Scheme, manifest: Manifest) -> list[str]:
     else:
         trigger = scheme.trigger
         verb = "becomes true" if trigger.edge == "rising" else "is true"
-        lines.append(f"  triggers when {trigger.condition.text!r} {verb}, at most every {_ms(trigger.min_interval_ns)}")
+        text = " ".join(trigger.condition.text.split())
+        lines.append(f"  triggers when {text!r} {verb}, at most every {_ms(trigger.min_interval_ns)}")
         if trigger.stale_ns:
             lines.append(f"    signals older than {_ms(trigger.stale_ns)} are unknown to it")
         lines.append(f"  collects from {_ms(trigger.pre_ns)} before to {_ms(trigger.post_ns)} after a trigger:")

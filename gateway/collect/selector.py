@@ -376,7 +376,7 @@ class Selector:
             if stopped:
                 out.refuse(index, 1)
             else:
-                text = watch.trigger.condition.text
+                text = " ".join(watch.trigger.condition.text.split())
                 out.event(index, Event(time, EventKind.TRIGGER, watch.scheme.id, text[:200]))
         for part in watch.collect(windows, chunk):
             self._take(index, part, part.chunk is chunk, stopped, out)

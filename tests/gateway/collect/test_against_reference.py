@@ -13,7 +13,9 @@ from dbc.frames import ERROR, EXTENDED, REMOTE, FrameBatch
 from gateway.collect import OUTCOMES, Collected, Scheme, Selector, pick
 from tests.gateway.collect.reference import Reference, Sample, outcome_of
 from tests.gateway.collect.vehicle import DOOR, MANIFEST, MS, SPEED, START, scheme, selector
+from tests.support import LONG
 
+TIMES = 10 if LONG else 1
 Row = tuple[int, int, int, int, bytes]
 CONDITIONS = {
     "Door == 'open'": lambda v: v.get(DOOR) == 1,
@@ -136,7 +138,7 @@ def expected(rows: list[Row], samples: list[Sample]) -> Counter[tuple[int, int, 
 sizes = st.lists(st.sampled_from([1, 7, 100]), min_size=1, max_size=4)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250 * TIMES, deadline=None)
 @given(drives(), rule_tables(), sizes, st.sampled_from([0, 48]))
 def test_rules_agree_with_the_reference(rows: list[Row], table: str, batch_sizes: list[int], few: int) -> None:
     """``few`` 0 makes small batches take the way of large ones."""
@@ -149,7 +151,7 @@ def test_rules_agree_with_the_reference(rows: list[Row], table: str, batch_sizes
     check_outcomes(rows, {i for i, _, _ in reference.samples}, results)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200 * TIMES, deadline=None)
 @given(drives(), rule_tables(), triggers(), sizes)
 def test_windows_agree_with_the_reference(
     rows: list[Row], table: str, trigger: tuple[str, str], batch_sizes: list[int]
@@ -164,7 +166,7 @@ def test_windows_agree_with_the_reference(
     check_outcomes(rows, {i for i, _, _ in reference.samples}, results)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100 * TIMES, deadline=None)
 @given(drives(odd=True), st.lists(rule_tables(), min_size=1, max_size=3), triggers(), sizes, st.data())
 def test_any_frames_any_schemes_any_calls_keep_the_identity(
     rows: list[Row], tables: list[str], trigger: tuple[str, str], batch_sizes: list[int], data: st.DataObject
@@ -211,7 +213,7 @@ def resolved_twice() -> tuple[Scheme, Scheme]:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50 * TIMES, deadline=None)
 @given(drives(), sizes)
 def test_a_stream_never_gets_a_sample_twice(rows: list[Row], batch_sizes: list[int]) -> None:
     rows = [(START + i * MS, *row[1:]) for i, row in enumerate(rows)]  # one time per frame, to tell them apart
