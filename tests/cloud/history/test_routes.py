@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -85,7 +86,7 @@ async def test_pages_follow_each_other_by_cursor(tmp_path: Path) -> None:
 async def test_csv_and_parquet_downloads_hold_all_signals_in_order_of_time(tmp_path: Path, compacted: bool) -> None:
     async with cloud_in(tmp_path) as cloud:
         client = await filled(cloud, compacted=compacted)
-        signals = [("signal", SIGNAL), ("signal", "can0.message.signal_1")]
+        signals: dict[str, Sequence[str]] = {"signal": [SIGNAL, "can0.message.signal_1"]}
         answer = await client.get(f"{ROOT}/history.csv", params=signals)
         assert answer.headers["content-type"].startswith("text/csv")
         assert "attachment" in answer.headers["content-disposition"]
@@ -104,9 +105,9 @@ async def test_csv_and_parquet_downloads_hold_all_signals_in_order_of_time(tmp_p
         table = pq.read_table(io.BytesIO((await client.get(f"{ROOT}/history.parquet", params=signals)).content))
         assert table.column("value").to_pylist() == [float(r["value"]) for r in rows]
         assert table.column("signal").to_pylist() == [r["signal"] for r in rows]
-        rolled = await client.get(f"{ROOT}/history.csv", params=[*signals, ("resolution", "1m")])
+        rolled = await client.get(f"{ROOT}/history.csv", params={**signals, "resolution": "1m"})
         assert [r["count"] for r in csv.DictReader(io.StringIO(rolled.text))] == ["6", "6"]
-        rolled = await client.get(f"{ROOT}/history.parquet", params=[*signals, ("resolution", "1h")])
+        rolled = await client.get(f"{ROOT}/history.parquet", params={**signals, "resolution": "1h"})
         assert pq.read_table(io.BytesIO(rolled.content)).column("count").to_pylist() == [6, 6]
 
 
@@ -140,47 +141,43 @@ async def test_black_box_is_a_candump_log_and_events_are_listed(tmp_path: Path) 
             await telemetry_of(cloud.services).compactor.compact(everything=True)
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "hint"),
-    [
-        ("history", 400, "signal"),
-        ("history?signal=no.such.signal", 404, "no.such.signal"),
-        (f"history?signal={SIGNAL}&from=yesterday", 400, "query.from"),
-        (f"history?signal={SIGNAL}&from=2024-01-01T00:00:00", 400, "time zone"),
-        (f"history?signal={SIGNAL}&from=2000&to=1000", 400, "empty"),
-        (f"history?signal={SIGNAL}&from=99999999999999999", 400, "out of range"),
-        (f"history?signal={SIGNAL}&resolution=5m", 400, "query.resolution"),
-        (f"history?signal={SIGNAL}&limit=-1", 400, "query.limit"),
-        (f"history?signal={SIGNAL}&limit=100000000", 400, "query.limit"),
-        (f"history?signal={SIGNAL}&limit=many", 400, "limit"),
-        (f"history?signal={SIGNAL}&resolution=raw&cursor=x", 400, "query.cursor"),
-        (f"history?signal={SIGNAL}&cursor=1.0", 400, "query.resolution"),
-        ("history.csv", 400, "query.signal"),
-        ("history.csv?signal=no.such.signal", 404, "no.such.signal"),
-        (f"history.csv?signal={SIGNAL}&resolution=auto", 400, "query.resolution"),
-        (f"history.parquet?{'&'.join(f'signal=s{i}' for i in range(65))}", 400, "at most 64"),
-        ("events?limit=0", 400, "query.limit"),
-        ("frames.log?from=2&to=1", 400, "empty"),
-    ],
-)
-async def test_bad_questions_get_a_problem_that_names_the_parameter(
-    tmp_path: Path, path: str, status: int, hint: str
-) -> None:
+BAD_QUESTIONS = [
+    ("history", 400, "signal"),
+    ("history?signal=no.such.signal", 404, "no.such.signal"),
+    (f"history?signal={SIGNAL}&from=yesterday", 400, "query.from"),
+    (f"history?signal={SIGNAL}&from=2024-01-01T00:00:00", 400, "time zone"),
+    (f"history?signal={SIGNAL}&from=2000&to=1000", 400, "empty"),
+    (f"history?signal={SIGNAL}&from=99999999999999999", 400, "out of range"),
+    (f"history?signal={SIGNAL}&resolution=5m", 400, "query.resolution"),
+    (f"history?signal={SIGNAL}&limit=-1", 400, "query.limit"),
+    (f"history?signal={SIGNAL}&limit=100000000", 400, "query.limit"),
+    (f"history?signal={SIGNAL}&limit=many", 400, "limit"),
+    (f"history?signal={SIGNAL}&resolution=raw&cursor=x", 400, "query.cursor"),
+    (f"history?signal={SIGNAL}&cursor=1.0", 400, "query.resolution"),
+    ("history.csv", 400, "query.signal"),
+    ("history.csv?signal=no.such.signal", 404, "no.such.signal"),
+    (f"history.csv?signal={SIGNAL}&resolution=auto", 400, "query.resolution"),
+    (f"history.parquet?{'&'.join(f'signal=s{i}' for i in range(65))}", 400, "at most 64"),
+    ("events?limit=0", 400, "query.limit"),
+    ("frames.log?from=2&to=1", 400, "empty"),
+]
+
+
+async def test_bad_questions_get_a_problem_that_names_the_parameter(tmp_path: Path) -> None:
     async with cloud_in(tmp_path) as cloud:
         client = await filled(cloud, compacted=False)
-        answer = await client.get(f"{ROOT}/{path}")
-        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-        assert hint in answer.text
+        for path, status, hint in BAD_QUESTIONS:
+            answer = await client.get(f"{ROOT}/{path}")
+            assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), path
+            assert hint in answer.text, path
 
 
-@pytest.mark.parametrize(
-    "path", ["signals", "history?signal=x", "latest", "live", "events", "frames.log", "history.csv"]
-)
-async def test_an_unknown_vehicle_is_not_found_and_nobody_asks_without_login(tmp_path: Path, path: str) -> None:
+async def test_an_unknown_vehicle_is_not_found_and_nobody_asks_without_login(tmp_path: Path) -> None:
     async with cloud_in(tmp_path) as cloud:
         client = await cloud.logged_in("viewer")
-        assert (await client.get(f"/api/v1/vehicles/NOBODY/{path}")).status_code == 404
-        assert (await cloud.operator.get(f"/api/v1/vehicles/NOBODY/{path}")).status_code == 401
+        for path in ("signals", "history?signal=x", "latest", "live", "events", "frames.log", "history.csv"):
+            assert (await client.get(f"/api/v1/vehicles/NOBODY/{path}")).status_code == 404, path
+            assert (await cloud.operator.get(f"/api/v1/vehicles/NOBODY/{path}")).status_code == 401, path
 
 
 async def test_erasing_a_vehicle_empties_its_history(tmp_path: Path) -> None:
