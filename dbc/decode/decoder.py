@@ -72,7 +72,7 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes frames of one vehicle with its manifest.
+    """Decodes frames of one vehicle with its manifest. One decoder is for one thread: it keeps its scratch memory.
 
     Args:
         manifest: what the buses carry; ``FrameBatch.bus`` is an index into ``manifest.buses``.
