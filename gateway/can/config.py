@@ -53,16 +53,20 @@ class ReplayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How the buses with ``interface = "replay"`` are played (``[replay]``); they share one clock.
 
     ``speed`` 1.0 is as recorded, 2.0 twice as fast, 0 as fast as the gateway takes them. ``rebase_time`` shifts all
-    timestamps so that the recording starts now; without it they stay as recorded.
+    timestamps so that the recording starts now, or ``begin_ago_s`` earlier: a drive replayed faster than it was driven
+    then ends now and not in the future. Without it they stay as recorded.
     """
 
     speed: float = 1.0
     rebase_time: bool = True
+    begin_ago_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a speed that is no speed."""
         if not 0 <= self.speed <= 1e6:
             raise ValueError("speed must be between 0 (as fast as possible) and 1000000")
+        if not 0 <= self.begin_ago_s <= 1e9:
+            raise ValueError("begin_ago_s must be between 0 and 1000000000")
 
 
 class ReadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -255,7 +255,8 @@ class ReplayPort:
         self._due_ns = self._due_ns[count:]
         if not self._clock.config.rebase_time or self._base_ns is None:
             return batch
-        times = placed - self._base_ns + self._clock.start_utc_ns
+        begin_ns = self._clock.start_utc_ns - int(self._clock.config.begin_ago_s * 1e9)
+        times = placed - self._base_ns + begin_ns
         return FrameBatch(times, batch.bus, batch.can_id, batch.flags, batch.length, batch.data)
 
     def _account(self, batch: FrameBatch) -> None:

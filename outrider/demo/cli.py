@@ -133,13 +133,15 @@ def _recorded(arguments: argparse.Namespace, directory: Path, children: Children
     speed = arguments.speed if arguments.speed is not None else (8.0 if arguments.headless else 2.0)
     rate = f"at {speed:g} times its speed" if speed else "as fast as possible"
     say(f"\n3. A second vehicle: {what}, replayed {rate}")
-    counts = _count(log)
+    counts, duration_s = _count(log)
     buses = [
         Bus(name=_bus_name(name), dbc=_dbc_for(name, dbc_files), interface="replay", channel=str(log), log_bus=name)
         for name in counts
     ]
     vehicle = Vehicle("RECORDED-1", directory / "recorded-1", children, buses)
-    vehicle.prepare(cloud, speed=speed)
+    # Replayed faster than driven, it ends now and not in the future.
+    ahead_s = max(0.0, duration_s * (1 - 1 / speed) if speed else duration_s)
+    vehicle.prepare(cloud, settings={"replay": {"begin_ago_s": ahead_s}}, speed=speed)
     vehicle.start()
     assert vehicle.process is not None
     _watch(cloud, vehicle, vehicle.process, 24 * 3600.0)
@@ -172,17 +174,20 @@ def _dbc_for(bus: str, files: dict[str, Path]) -> Path:
     return found
 
 
-def _count(log: Path) -> dict[str, int]:
-    """Frames per bus of a log, counted by reading it once on its own."""
+def _count(log: Path) -> tuple[dict[str, int], float]:
+    """Frames per bus of a log and the seconds it spans, from reading it once on its own."""
     counts: dict[str, int] = {}
+    first_ns, last_ns = 0, 0
     reader = open_log(log)
     for batch in reader:
+        if len(batch):
+            first_ns, last_ns = first_ns or int(batch.timestamp_ns[0]), int(batch.timestamp_ns[-1])
         for index in set(batch.bus.tolist()):
             name = reader.buses[index]
             counts[name] = counts.get(name, 0) + int((batch.bus == index).sum())
     if not counts:
         raise DemoError(f"{log} has no frames")
-    return counts
+    return counts, max(0.0, (last_ns - first_ns) / 1e9)
 
 
 def _watch(cloud: Cloud, vehicle: Vehicle, driver: Child, limit_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -272,3 +273,27 @@ def test_a_log_of_our_own_writer_replays(tmp_path: Path) -> None:
     got, _, _ = drain(replay(str(log)))
     assert (got.data == batch.data).all()
     assert (got.timestamp_ns == batch.timestamp_ns).all()
+
+
+def test_recording_may_begin_in_the_past_so_that_a_fast_replay_ends_now(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="begin_ago_s"):
+        ReplayConfig(begin_ago_s=-1)
+    path = tmp_path / "drive.log"
+    path.write_text("(100.000000) can0 100#01\n(160.000000) can0 100#02\n")
+
+    async def first_and_last() -> list[int]:
+        source = open_source(
+            [BusConfig(name="can0", interface="replay", channel=str(path))],
+            replay=ReplayConfig(speed=0, begin_ago_s=60),
+        )
+        times: list[int] = []
+        with pytest.raises(SourceEnded):
+            while True:
+                times += (await source.receive()).timestamp_ns.tolist()
+        await source.aclose()
+        return times
+
+    before_ns = time.time_ns()
+    first_ns, last_ns = anyio.run(first_and_last)
+    assert last_ns - first_ns == 60_000_000_000
+    assert before_ns <= last_ns <= time.time_ns()
