@@ -49,13 +49,13 @@ class Addresses:
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket. ``ConfigError`` names the address that cannot be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.set_inheritable(False)
     except OSError as error:
+        listener.close()
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
     return listener
 
