@@ -145,6 +145,28 @@ class Rig:
         resolution_ns: int = MS_NS,
     ) -> int:
         """Store a batch of ``(time_ns, signal, raw, quality)``; returns its id."""
+        return await self.store_block(
+            block(samples),
+            manifest=manifest,
+            vehicle=vehicle,
+            frames=frames,
+            events=events,
+            content=content,
+            resolution_ns=resolution_ns,
+        )
+
+    async def store_block(
+        self,
+        samples: SampleBlock,
+        *,
+        manifest: Manifest = TWO,
+        vehicle: str = "CAR-1",
+        frames: FrameBatch | None = None,
+        events: tuple[Event, ...] = (),
+        content: bytes | None = None,
+        resolution_ns: int = MS_NS,
+    ) -> int:
+        """Store a batch; ``content`` replaces its bytes. Returns its id."""
         self.sequence[vehicle] = sequence = self.sequence.get(vehicle, 0) + 1
         whole = encode_batch(
             stream="spool/normal",
@@ -153,7 +175,7 @@ class Rig:
             manifest_hash=manifest.hash,
             created_ns=self.clock.now_ns(),
             resolution_ns=resolution_ns,
-            samples=block(samples),
+            samples=samples,
             frames=frames,
             events=events,
         )
