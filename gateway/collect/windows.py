@@ -151,17 +151,20 @@ class Watch:
 
     def hold(self, chunk: Chunk) -> None:
         """Keep what this scheme may want of the newest chunk."""
-        if not self.trigger.pre_ns:
+        time = chunk.frames.timestamp_ns
+        if not len(time):
             return
         wanted = np.zeros(len(chunk.frames), np.bool_)
         wanted[chunk.decoded.frame[self.wants[chunk.decoded.signal]]] = True
         if self.raw:
             wanted |= self.raw.wanted(chunk.frames)
+        if not self.trigger.pre_ns:  # a trigger may still come with the very same timestamp
+            wanted &= time == time.max()
         frames = np.flatnonzero(wanted)
         if not len(frames):
             return
         chunk.holders[frames] += 1
-        self._queue.append(_Held(chunk, frames, int(chunk.frames.timestamp_ns[frames].max())))
+        self._queue.append(_Held(chunk, frames, int(time[frames].max())))
         self.held += len(frames)
 
     def expired(self, now_ns: int) -> Iterator[tuple[Chunk, NDArray[np.intp]]]:

@@ -242,3 +242,18 @@ def test_an_undecodable_input_is_refused() -> None:
     text = 'id = "s"\nversion = 1\n[trigger]\ncondition = "Wide > 0"\n'
     with pytest.raises(ConfigError, match="cannot be decoded: 80 bits long"):
         resolve(parse_scheme(text), Names(manifest))
+
+
+def test_frames_of_the_same_instant_are_in_a_window_of_no_length() -> None:
+    """However frames are cut into batches: what is stamped like the trigger belongs to it, also when it came before."""
+    body = '[[signals]]\nname = "Speed"\n[trigger]\ncondition = "Door > 0"\n'
+    rows = [motion(0, 1), motion(5, 2), doors(5, 1), motion(5, 3), motion(6, 4)]
+    for cuts in ([5], [1, 1, 1, 1, 1], [2, 3]):
+        s = selector(scheme(body))
+        results, at = [], 0
+        for size in cuts:
+            results.append(feed(s, *rows[at : at + size]))
+            at += size
+        results.append(s.flush(START + 7 * MS))
+        assert [p for r in results for p in picked(r, SPEED)] == [(5, 2), (5, 3)]
+        assert totals(*results) == [3, 0, 0, 2, 0]
