@@ -58,7 +58,7 @@ def test_odometer_is_the_integral_of_speed_and_charge_that_of_current() -> None:
     vehicle.begin(Activity(kind="drive", style="sporty"))
     begin_m, begin_soc = vehicle.drive.odometer_m, vehicle.battery.soc
     metres = charge_as = 0.0
-    for _ in range(8_000):
+    for _ in range(6_000):
         before = vehicle.drive.speed_m_s
         vehicle.step()
         metres += 0.5 * (before + vehicle.drive.speed_m_s) * STEP_S
@@ -66,7 +66,7 @@ def test_odometer_is_the_integral_of_speed_and_charge_that_of_current() -> None:
     assert vehicle.drive.odometer_m - begin_m == pytest.approx(metres, abs=1e-6)
     used_as = (begin_soc - vehicle.battery.soc) * vehicle.battery.capacity_ah * 3600
     assert used_as == pytest.approx(charge_as, rel=1e-4)
-    assert metres > 1500
+    assert metres > 900
 
 
 def test_energy_out_of_the_battery_is_what_the_consumers_took() -> None:
@@ -86,7 +86,7 @@ def test_energy_out_of_the_battery_is_what_the_consumers_took() -> None:
 
 
 def test_consumption_on_the_motorway_is_that_of_a_real_car() -> None:
-    vehicle = drive("motorway", 180, soc=0.8, ambient_c=21.0, cabin_c=21.0)
+    vehicle = drive("motorway", 120, soc=0.8, ambient_c=21.0, cabin_c=21.0)
     used = vehicle.battery.energy_out_kwh - vehicle.battery.energy_in_kwh - vehicle.start_energy_kwh
     assert 13 < used / vehicle.drive.trip_m * 1e5 < 30
 
@@ -96,7 +96,7 @@ def test_speed_keeps_to_limits_and_physics(route: str, style: str) -> None:
     vehicle = Vehicle(load_route(route), Start(), 4)
     vehicle.begin(Activity(kind="drive", style=style))
     highest = 0.0
-    for _ in range(9_000):
+    for _ in range(7_000):
         vehicle.step()
         d = vehicle.drive
         assert 0 <= d.speed_m_s <= vehicle.place.limit_m_s * 1.2 + 3
@@ -132,7 +132,7 @@ def test_the_same_seed_is_the_same_drive_and_another_is_not() -> None:
 
 def test_signals_agree_with_each_other_on_the_bus(simulate: MakeSimulation) -> None:
     """What is sent, decoded again: the redundancy a detector would look for is there."""
-    frames = simulate("motorway").advance(40_000_000_000)
+    frames = simulate("motorway").advance(25_000_000_000)
     t, speed = series(frames, "powertrain.VehicleMotion.VehicleSpeed")
     _, odometer = series(frames, "powertrain.Odometer.TotalDistance")
     metres = float(np.sum((speed[1:] + speed[:-1]) / 2 / 3.6 * np.diff(t)))

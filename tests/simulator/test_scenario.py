@@ -99,7 +99,7 @@ soc = 0.5
 [[phases]]
 activity = "drive"
 route = "city"
-duration_s = 30
+duration_s = 12
 [[phases]]
 activity = "charge"
 charge = "dc"
@@ -107,10 +107,10 @@ charge_kw = 100
 duration_s = 60
 """
     simulation = simulate(text)
-    simulation.advance(30_000_000_000)
+    simulation.advance(12_000_000_000)
     assert simulation.vehicle.drive.speed_m_s > 1
-    simulation.advance(20_000_000_000)
+    simulation.advance(5_000_000_000)
     assert simulation.phase_name == "charge"
-    simulation.advance(40_000_000_000)
+    simulation.advance(24_000_000_000)
     assert simulation.vehicle.plugged == "dc"
     assert simulation.vehicle.battery.current_a < -50
