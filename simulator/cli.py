@@ -9,14 +9,14 @@ from pathlib import Path
 
 from simulator.actuation import Actuators
 from simulator.buses import BUS_NAMES, find_bus
-from simulator.cli_common import fail, finish, open_ports, parse_buses, vehicle_manifest
+from simulator.cli_common import carry_out, fail, open_ports, parse_buses, vehicle_manifest
 from simulator.cli_traffic import add_load, add_replay
 from simulator.control import ControlServer
 from simulator.faults import FaultError, parse_fault
 from simulator.generator import Simulation
 from simulator.pacing import RealPacer
 from simulator.ports import PortError
-from simulator.runner import Runner
+from simulator.runner import Runner, Summary
 from simulator.scenario import Scenario, ScenarioError, list_scenarios, load_scenario
 from simulator.sinks import BusSink, CountingSink, LogSink, Sink, Tee
 
@@ -81,19 +81,15 @@ def run_command(args: argparse.Namespace) -> int:
         return fail("run", error.strerror, os.EX_UNAVAILABLE)
     except (OSError, ValueError) as error:
         return fail("run", error, os.EX_CANTCREAT)
-    try:
+
+    def work() -> Summary:
         with RealPacer() as pacer:
-            runner = Runner(simulation, sink, pacer, speed=speed, duration_s=args.duration or scenario.duration_s)
+            duration_s = scenario.duration_s if args.duration is None else args.duration
+            runner = Runner(simulation, sink, pacer, speed=speed, duration_s=duration_s)
             with ControlServer(args.control, runner, pacer):
-                summary = runner.run()
-        sink.close()
-        return finish(summary, args.summary)
-    except ValueError as error:
-        return fail("run", error, os.EX_USAGE)
-    except OSError as error:
-        return fail("run", error, os.EX_IOERR)
-    finally:
-        sink.close()
+                return runner.run()
+
+    return carry_out("run", work, sink, args.summary)
 
 
 def _simulation(args: argparse.Namespace, scenario: Scenario, *, live: bool) -> Simulation:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dbc.load import compile_manifest
+from dbc.logs import LogError
 from dbc.manifest import Manifest
 from simulator.buses import BUS_NAMES, BUSES, find_bus
 from simulator.ports import BusPort, PortError, open_port
 from simulator.runner import Summary
+from simulator.sinks import Sink
 
 
 def vehicle_manifest() -> Manifest:
@@ -67,9 +69,26 @@ def open_ports(buses: dict[str, tuple[str, str]], listen: dict[str, list[int]]) 
     return ports
 
 
-def finish(summary: Summary, path: Path | None) -> int:
-    """Print and write the summary; returns the exit status (frames that failed are an I/O error)."""
+def carry_out(command: str, work: Callable[[], Summary], sink: Sink, path: Path | None) -> int:
+    """Do the work, close the sink whatever happens, print and write the summary; returns the exit status.
+
+    Frames that could not be sent are an I/O error.
+    """
+    try:
+        try:
+            summary = work()
+        finally:
+            sink.close()
+    except LogError as error:
+        return fail(command, error, os.EX_DATAERR)
+    except ValueError as error:
+        return fail(command, error, os.EX_USAGE)
+    except OSError as error:
+        return fail(command, error, os.EX_IOERR)
     print(summary.as_text(), file=sys.stderr)
     if path is not None:
-        summary.write(path)
+        try:
+            summary.write(path)
+        except OSError as error:
+            return fail(command, error, os.EX_CANTCREAT)
     return os.EX_IOERR if summary.failed else os.EX_OK

@@ -7,12 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from dbc.logs import LogError
-from simulator.cli_common import fail, finish, open_ports, parse_buses
+from simulator.cli_common import carry_out, fail, open_ports, parse_buses
 from simulator.load import LoadSettings, frame_seconds, load, parse_ids
 from simulator.pacing import RealPacer
 from simulator.ports import PortError
 from simulator.replay import replay
+from simulator.runner import Summary
 from simulator.sinks import BusSink, CountingSink, LogSink, Sink
 
 
@@ -39,6 +39,8 @@ def replay_command(args: argparse.Namespace) -> int:
             raise ValueError("--interface: say --bus NAME=CHANNEL for the buses of the log")
     except ValueError as error:
         return fail("replay", error, os.EX_USAGE)
+    if not Path(args.log).is_file():
+        return fail("replay", f"{args.log}: no such file", os.EX_NOINPUT)
     names = tuple(buses) or tuple(f"bus{i}" for i in range(256))
     try:
         sink: Sink = BusSink(names, open_ports(buses, {})) if buses else CountingSink(names)
@@ -46,19 +48,16 @@ def replay_command(args: argparse.Namespace) -> int:
         return fail("replay", error.strerror, os.EX_UNAVAILABLE)
     speed = args.speed if args.speed is not None else 1.0 if buses else 0.0
     numbers = {name: i for i, name in enumerate(names)} if buses else None
-    try:
+
+    def work() -> Summary:
         with RealPacer() as pacer:
             summary = replay(args.log, numbers, sink, pacer, speed=speed, loops=args.loop)
-    except LogError as error:
-        return fail("replay", error, os.EX_NOINPUT if not Path(args.log).exists() else os.EX_DATAERR)
-    except ValueError as error:
-        return fail("replay", error, os.EX_USAGE)
-    finally:
-        sink.close()
-    summary.buses = {name: count for name, count in summary.buses.items() if count.made or name in buses}
-    if summary.skipped_lines:
-        print(f"outrider sim replay: {summary.skipped_lines} lines of {args.log} were skipped", file=sys.stderr)
-    return finish(summary, args.summary)
+        summary.buses = {name: count for name, count in summary.buses.items() if count.made or name in buses}
+        if summary.skipped_lines:
+            print(f"outrider sim replay: {summary.skipped_lines} lines of {args.log} were skipped", file=sys.stderr)
+        return summary
+
+    return carry_out("replay", work, sink, args.summary)
 
 
 def add_load(parser: argparse.ArgumentParser) -> None:
@@ -108,14 +107,12 @@ def load_command(args: argparse.Namespace) -> int:
         return fail("load", error.strerror, os.EX_UNAVAILABLE)
     except OSError as error:
         return fail("load", error, os.EX_CANTCREAT)
-    try:
+
+    def work() -> Summary:
         with RealPacer() as pacer:
-            summary = load(settings, names, sink, pacer, duration_s=args.duration, paced=bool(buses))
-    except ValueError as error:
-        return fail("load", error, os.EX_USAGE)
-    finally:
-        sink.close()
-    return finish(summary, args.summary)
+            return load(settings, names, sink, pacer, duration_s=args.duration, paced=bool(buses))
+
+    return carry_out("load", work, sink, args.summary)
 
 
 def _rate(args: argparse.Namespace) -> float:
