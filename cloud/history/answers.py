@@ -36,7 +36,7 @@ class SignalInfo(msgspec.Struct, frozen=True):
     last_seen_ms: int
 
 
-class RawPoints(msgspec.Struct, frozen=True):
+class RawPoints(msgspec.Struct, frozen=True, tag_field="kind", tag="samples"):
     """Equally long columns, in order of time."""
 
     time_ms: list[float]
@@ -46,7 +46,7 @@ class RawPoints(msgspec.Struct, frozen=True):
     quality: list[int]
 
 
-class RollupPoints(msgspec.Struct, frozen=True):
+class RollupPoints(msgspec.Struct, frozen=True, tag_field="kind", tag="rollups"):
     """Equally long columns; ``time_ms`` is the start of the bucket. Bad samples are counted but not in the values."""
 
     time_ms: list[float]
