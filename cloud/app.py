@@ -28,6 +28,7 @@ from cloud.console import console_router
 from cloud.db import Database, connect
 from cloud.history.routes import history_router
 from cloud.history.telemetry import lake_lifespan
+from cloud.housekeeping import keep_tidy
 from cloud.identity.enrolment import Enrolment
 from cloud.identity.peer import CertificateRegister
 from cloud.ingest.checkins import CheckIns
@@ -124,8 +125,8 @@ async def running(services: Services, *, background: bool = True) -> AsyncIterat
             return
         for lifespan in _lifespans():
             await stack.enter_async_context(lifespan(services))
-        for run in (services.listeners.run, services.writer.run):
-            await stack.enter_async_context(_background(asyncio.ensure_future(run())))
+        for work in (keep_tidy(services), services.listeners.run(), services.writer.run()):
+            await stack.enter_async_context(_background(asyncio.ensure_future(work)))
         services.is_running = True
         try:
             yield
