@@ -33,10 +33,12 @@ async def _windows(
     """Samples in order of time, or buckets in order of time, window by window."""
 
     async def samples(start_ns: int, end_ns: int) -> Columns:
-        return (await history.samples(vehicle_id, series, start_ns, end_ns)).by_time()
+        async with history.slot():
+            return (await history.samples(vehicle_id, series, start_ns, end_ns)).by_time()
 
     async def rollup(start_ns: int, end_ns: int) -> Rollup:
-        rows = await history.rollup(vehicle_id, series, tier, start_ns, end_ns)
+        async with history.slot():
+            rows = await history.rollup(vehicle_id, series, tier, start_ns, end_ns)
         return rows.take(np.lexsort((rows.series, rows.bucket_ns)))
 
     if tier == Tier.RAW:
@@ -204,7 +206,8 @@ async def candump_lines(history: History, vehicle_id: str, from_ns: int, to_ns: 
     """The black box in ``candump -L`` form, in order of time."""
 
     async def read(start_ns: int, end_ns: int) -> FrameColumns:
-        return await history.frames(vehicle_id, start_ns, end_ns)
+        async with history.slot():
+            return await history.frames(vehicle_id, start_ns, end_ns)
 
     async for part in history.windows(vehicle_id, Tier.FRAMES, from_ns, to_ns, read, lambda p: len(p.frames)):
         for start in range(0, len(part.frames), CHUNK_ROWS):

@@ -60,6 +60,12 @@ class History:
             text = f"the query took longer than {self._timeout_s:g} s; ask for less at once or a coarser resolution"
             raise Unavailable(text) from error
 
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """A place among the queries without a time limit, for one step of a download."""
+        async with self._slots:
+            yield
+
     async def samples(self, vehicle_id: str, series: Sequence[int] | None, from_ns: int, to_ns: int) -> Columns:
         """All samples with ``from_ns <= time < to_ns``, sorted by (series, time). The caller bounds the range."""
 
