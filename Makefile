@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+# Two tests at a time; the guest and the browser take one of the two places each.
+PARALLEL ?= -n 2 --dist worksteal
 
 .PHONY: demo test test-fast bench lint lock setup apt-test clean
 
@@ -26,10 +28,10 @@ apt-test:
 	@tests/tools/apt-install user-mode-linux can-utils iproute2 kmod chromium chromium-driver
 
 test: setup apt-test lint
-	OUTRIDER_GUEST=1 OUTRIDER_BROWSER=1 $(BIN)/python -m pytest $(ARGS)
+	OUTRIDER_GUEST=1 OUTRIDER_BROWSER=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not guest and not browser and not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not guest and not browser and not slow" $(PARALLEL) $(ARGS)
 
 bench: setup apt-test
 	$(BIN)/python -m bench $(ARGS)
