@@ -125,7 +125,12 @@ async def running(services: Services, *, background: bool = True) -> AsyncIterat
             return
         for lifespan in _lifespans():
             await stack.enter_async_context(lifespan(services))
-        for work in (keep_tidy(services), services.listeners.run(), services.writer.run()):
+        for work in (
+            keep_tidy(services),
+            services.accounting.rates.run(),
+            services.listeners.run(),
+            services.writer.run(),
+        ):
             await stack.enter_async_context(_background(asyncio.ensure_future(work)))
         services.is_running = True
         try:

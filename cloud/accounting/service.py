@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 
 import msgspec
@@ -71,6 +72,12 @@ class RateMeter:
         now_ns, s = self._clock.monotonic_ns(), self._statistics
         if not self._points or now_ns - self._points[-1][0] >= 1_000_000_000:
             self._points.append((now_ns, s.batches, s.items, s.content_bytes))
+
+    async def run(self) -> None:
+        """Note the totals every few seconds until cancelled."""
+        while True:
+            self.note()
+            await asyncio.sleep(5.0)
 
     def rates(self) -> tuple[float, float, float]:
         """Batches, items and bytes per second."""

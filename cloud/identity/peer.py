@@ -82,10 +82,11 @@ class CertificateRegister:
         """
         if self._connection is None:
             raise Unavailable("the service is stopping")
-        row = self._connection.execute(_QUERY, (peer.serial, peer.vehicle_id)).fetchone()
-        if row is None:
+        # fetchall, not fetchone: an unfinished statement would hold a snapshot and keep the WAL from being reset.
+        rows = self._connection.execute(_QUERY, (peer.serial, peer.vehicle_id)).fetchall()
+        if not rows:
             raise NotAllowed("this certificate is not registered here")
-        revoked_ns, state = row
+        revoked_ns, state = rows[0]
         if revoked_ns is not None:
             raise NotAllowed("this certificate is revoked")
         if state == "revoked":

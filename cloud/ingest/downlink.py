@@ -7,18 +7,21 @@ from dataclasses import dataclass, field
 
 from cloud.errors import Unavailable
 
+#: WebSocket close codes of the downlink.
+CLOSE_STOPPING, CLOSE_NOT_ALLOWED, CLOSE_REVOKED, CLOSE_REPLACED = 1012, 4401, 4403, 4409
+
 
 @dataclass(eq=False, slots=True)
 class Line:
-    """One connection. ``wake`` is set when there may be something new, ``closed`` when it must end."""
+    """One connection. ``wake`` is set when there may be something new, ``close_code`` when it must end."""
 
     vehicle_id: str
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    closed: bool = False
+    close_code: int = 0
 
-    def close(self) -> None:
-        """Make the connection end soon."""
-        self.closed = True
+    def close(self, code: int) -> None:
+        """Make the connection end soon; the first reason counts."""
+        self.close_code = self.close_code or code
         self.wake.set()
 
 
@@ -47,7 +50,7 @@ class DownlinkHub:
             raise Unavailable("no more downlinks are taken", retry_after_s=60)
         older = self._lines.get(vehicle_id)
         if older is not None:
-            older.close()
+            older.close(CLOSE_REPLACED)
         line = self._lines[vehicle_id] = Line(vehicle_id)
         line.wake.set()
         return line
@@ -67,10 +70,10 @@ class DownlinkHub:
         """End a vehicle's connection, for it was revoked."""
         line = self._lines.get(vehicle_id)
         if line is not None:
-            line.close()
+            line.close(CLOSE_REVOKED)
 
     def stop(self) -> None:
         """End all connections and take no more."""
         self._stopping = True
         for line in list(self._lines.values()):
-            line.close()
+            line.close(CLOSE_STOPPING)

@@ -13,6 +13,7 @@ from litestar.types import Receive, Scope, Send
 
 from cloud.errors import CloudError, InvalidInput, NotAllowed, NotAuthenticated, TooLarge, TooMany, Unavailable
 from cloud.identity.peer import PeerCertificate
+from cloud.ingest.downlink import CLOSE_NOT_ALLOWED, CLOSE_REVOKED, CLOSE_STOPPING, Line
 from cloud.ingest.uploads import Claim
 from cloud.services import Services
 from cloud.web.inject import Injected
@@ -20,7 +21,6 @@ from cloud.web.problems import send_problem
 from gateway.wire import api
 
 STREAM_HEADER, SEQUENCE_HEADER, ITEMS_HEADER = b"outrider-stream", b"outrider-sequence", b"outrider-items"
-CLOSE_REVOKED, CLOSE_REPLACED, CLOSE_STOPPING, CLOSE_NOT_ALLOWED = 4403, 4409, 1012, 4401
 #: How often an idle downlink looks whether its certificate still counts and whether a gap has become old enough.
 DOWNLINK_PERIOD_S = 5.0
 T = TypeVar("T")
@@ -147,10 +147,11 @@ async def put_manifest(request: Request[Any, Any, Any], services: Injected, mani
     _take_small(services, peer.vehicle_id)
     limits = services.config.ingest
     content = await _body(request, services, limits.max_manifest_bytes)
-    await services.manifests.put(
+    had_waited = await services.manifests.put(
         manifest_hash, content, peer.vehicle_id, services.clock.now_ns(), limits.max_manifests_per_vehicle
     )
-    await services.tell_released(manifest_hash)
+    if had_waited:
+        await services.tell_released(manifest_hash)
 
 
 @post(api.CHECK_IN, status_code=200)
@@ -206,14 +207,14 @@ async def _push(
     socket: WebSocket[Any, Any, Any],
     services: Services,
     peer: PeerCertificate,
-    line: Any,
+    line: Line,
     listening: asyncio.Future[None],
 ) -> int:
     """Returns the code to close with."""
     last: api.CheckInReply | None = None
     while not listening.done():
-        if line.closed:
-            return CLOSE_REVOKED if services.is_running else CLOSE_STOPPING
+        if line.close_code:
+            return line.close_code
         try:
             services.register.check(peer, services.clock.now_ns())
         except NotAllowed:

@@ -202,5 +202,7 @@ async def test_a_newer_downlink_ends_the_older_one(port: Port) -> None:
         await older.recv()
         async with connect(port.websocket_url(), ssl=context) as newer:
             await newer.recv()
-            with pytest.raises(ConnectionClosed):
+            with pytest.raises(ConnectionClosed) as closed:
                 await older.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4409
