@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import signal
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,12 +15,15 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
+from dbc.logs import LogError, open_log
 from dbc.manifest import Manifest, ManifestError, load_manifest
+from gateway.can.config import OUR_INTERFACES, BusConfig
 from gateway.can.opening import open_source
 from gateway.can.ports import FrameSource
+from gateway.can.pythoncan import interface_names
 from gateway.collect import LoadedSchemes, Selector, load_schemes
 from gateway.collect.budget import BudgetKeeper
-from gateway.config import Config
+from gateway.config import Config, status_socket_path
 from gateway.errors import ConfigError
 from gateway.link.backoff import Backoff
 from gateway.link.checkin import CertificateKeeper, CheckInSender, Downlink, Wishes
@@ -57,21 +61,52 @@ def load_inputs(config: Config, base: Path) -> tuple[Manifest, LoadedSchemes]:
     """Everything the configuration names, read and resolved against each other.
 
     Raises:
-        ConfigError: the manifest is missing or wrong, or a bus is not in it. What is wrong with a scheme is in the
-            answer, since the others can still run.
+        ConfigError: the manifest is missing or wrong, or a bus is not in it, a bus's interface or log or the identity
+            is not there. What is wrong with a scheme is in the answer, since the others can still run.
     """
     path = base / config.collect.manifest
     try:
         manifest = load_manifest(path)
     except OSError as error:
-        raise ConfigError(error.strerror or str(error), path=str(path), where="$.collect.manifest") from error
+        raise ConfigError(f"{path}: {error.strerror or error}", where="$.collect.manifest") from error
     except ManifestError as error:
         raise ConfigError(str(error), where="$.collect.manifest") from error
     for i, bus in enumerate(config.buses):
         if bus.name not in manifest.buses:
             known = ", ".join(manifest.buses)
             raise ConfigError(f"bus {bus.name!r} is not in the manifest ({known})", where=f"$.buses[{i}].name")
+        _check_bus(bus, i, base)
+    status_socket_path(config, base)
+    open_identity(config, base)
     return manifest, load_schemes([base / name for name in config.collect.schemes], manifest)
+
+
+def _check_bus(bus: BusConfig, number: int, base: Path) -> None:
+    """Whether there can be such a bus: python-can knows the interface, the log is a log."""
+    if bus.interface == "replay":
+        try:
+            open_log(base / bus.channel).close()
+        except (LogError, ValueError) as error:
+            raise ConfigError(str(error), where=f"$.buses[{number}].channel") from error
+    elif bus.interface not in OUR_INTERFACES and (known := interface_names()) and bus.interface not in known:
+        close = get_close_matches(bus.interface, [*OUR_INTERFACES, *known], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f" ({', '.join([*OUR_INTERFACES, *known])})"
+        raise ConfigError(f"no interface is called {bus.interface!r}{hint}", where=f"$.buses[{number}].interface")
+
+
+def open_identity(config: Config, base: Path) -> Identity | None:
+    """The identity the configuration names; None when the gateway only stores.
+
+    Raises:
+        ConfigError: the vehicle is not enrolled there, or as another one.
+    """
+    if config.link.identity_directory is None:
+        return None
+    identity = Identity(base / config.link.identity_directory)
+    facts = identity.facts()
+    if facts.vehicle != config.vehicle:
+        raise ConfigError(f"the identity is {facts.vehicle!r}'s, not this vehicle's", where="$.vehicle")
+    return identity
 
 
 def open_spool(config: Config, base: Path) -> Spool:
@@ -156,8 +191,8 @@ class Gateway:
         )
         manager = ServiceManager()
         components: list[Component] = []
-        if self.config.runtime.status_socket:
-            components.append(StatusServer(self.base / self.config.runtime.status_socket, reporter.status))
+        if socket := status_socket_path(self.config, self.base):
+            components.append(StatusServer(socket, reporter.status))
         components += self._link(desk, keeper, reporter)
         components += [writer, collector, Watchdog(manager, self.health, self.clock)]
         if self.config.runtime.exit_when_replayed:
@@ -210,14 +245,11 @@ class Gateway:
 
     def _link(self, desk: SpoolDesk, keeper: LedgerKeeper, reporter: Reporter) -> list[Component]:
         link = self.config.link
-        if link.identity_directory is None:
+        identity = open_identity(self.config, self.base)
+        if identity is None:
             log.info("no_identity_configured_storing_only")
             return []
-        identity = Identity(self.base / link.identity_directory)
-        facts = identity.facts()
-        if facts.vehicle != self.config.vehicle:
-            raise ConfigError(f"the identity is {facts.vehicle!r}'s, not this vehicle's", where="$.vehicle")
-        client = CloudClient(identity, link.url or facts.cloud_url, link.timeout_s)
+        client = CloudClient(identity, link.url or identity.facts().cloud_url, link.timeout_s)
         kind = LinkKind(self.base / link.kind_file if link.kind_file else None, self.clock)
         reporter.link_kind = kind
 

@@ -57,9 +57,10 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _fail(error: BaseException) -> int:
-    """Tell the error and pick the exit status by who must act."""
-    print(f"outrider gateway: {error}", file=sys.stderr)
+def _fail(error: BaseException, config: Path | None = None, *, transport: int = os.EX_TEMPFAIL) -> int:
+    """Tell the error and pick the exit status by who must act; ``config`` is the file a bare key belongs to."""
+    within = f"{config}: " if config and isinstance(error, ConfigError) and error.where and not error.path else ""
+    print(f"outrider gateway: {within}{error}", file=sys.stderr)
     if isinstance(error, ConfigError):
         return os.EX_CONFIG
     if isinstance(error, NotNowError):
@@ -67,7 +68,7 @@ def _fail(error: BaseException) -> int:
     if isinstance(error, PeerError):
         return os.EX_PROTOCOL
     if isinstance(error, TransportError):
-        return os.EX_TEMPFAIL
+        return transport
     return os.EX_NOPERM if isinstance(error, GatewayError) else os.EX_SOFTWARE
 
 
@@ -85,12 +86,12 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         anyio.run(main)
     except GatewayError as error:
-        return _fail(error)
+        return _fail(error, arguments.config, transport=os.EX_IOERR)
     except ExceptionGroup as group:
         ours = group.subgroup(GatewayError)
         if ours is None:
             raise
-        return _fail(_first(ours))
+        return _fail(_first(ours), arguments.config, transport=os.EX_IOERR)
     return os.EX_OK
 
 
@@ -107,7 +108,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
         config = load_config(arguments.config)
         manifest, loaded = load_inputs(config, arguments.config.resolve().parent)
     except GatewayError as error:
-        return _fail(error)
+        return _fail(error, arguments.config)
     for wrong in loaded.errors:
         _fail(wrong)
     if loaded.errors:
@@ -126,16 +127,16 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from gateway.config import load_config
+    from gateway.config import load_config, status_socket_path
     from gateway.status import read_status, status_text
 
     try:
         socket = arguments.socket
         if socket is None:
             config = load_config(arguments.config)
-            if config.runtime.status_socket is None:
+            socket = status_socket_path(config, arguments.config.resolve().parent)
+            if socket is None:
                 raise NotNowError("the configuration has no runtime.status_socket")
-            socket = arguments.config.resolve().parent / config.runtime.status_socket
         status = read_status(socket)
     except GatewayError as error:
         return _fail(error)

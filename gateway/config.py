@@ -6,6 +6,8 @@ default that suits a bench.
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -69,7 +71,7 @@ class LinkSection(_Section, frozen=True):
 class RuntimeSection(_Section, frozen=True):
     """``[runtime]``: the process."""
 
-    status_socket: str | None = "gateway.sock"
+    status_socket: str | None = "gateway.sock"  # empty: none
     exit_when_replayed: bool = False  # stop once every replayed log has ended and all is uploaded
 
 
@@ -88,24 +90,29 @@ class Config(_Section, frozen=True):
     runtime: RuntimeSection = RuntimeSection()
 
 
-#: Values that must be above zero, as ``section.key``.
-_POSITIVE = (
-    "spool.max_bytes",
-    "spool.segment_bytes",
-    "telemetry.critical_period_s",
-    "telemetry.normal_period_s",
-    "telemetry.bulk_period_s",
-    "telemetry.max_batch_items",
-    "telemetry.max_batch_bytes",
-    "telemetry.checkpoint_s",
-    "telemetry.channel_depth",
-    "link.timeout_s",
-    "link.window",
-    "link.backoff_first_s",
-    "link.backoff_max_s",
-    "link.check_in_s",
-    "link.renewal_check_s",
-)
+#: The smallest and largest value of each key, as ``section.key``. NaN is in no range.
+_RANGES: dict[str, tuple[float, float]] = {
+    "spool.max_bytes": (1, 2**50),
+    "spool.segment_bytes": (1, 2**40),
+    "telemetry.critical_period_s": (0.001, 86_400),
+    "telemetry.normal_period_s": (0.001, 86_400),
+    "telemetry.bulk_period_s": (0.001, 86_400),
+    "telemetry.max_batch_items": (1, 100_000_000),
+    "telemetry.max_batch_bytes": (1, MAX_BATCH_BYTES),
+    "telemetry.checkpoint_s": (0.001, 86_400),
+    "telemetry.channel_depth": (1, 1_000_000),
+    "telemetry.drain_s": (0, 86_400),
+    "link.timeout_s": (0.001, 86_400),
+    "link.window": (1, 1000),
+    "link.backoff_first_s": (0.001, 86_400),
+    "link.backoff_max_s": (0.001, 86_400),
+    "link.check_in_s": (0.001, 86_400),
+    "link.drain_s": (0, 86_400),
+    "link.renewal_check_s": (0.001, 31_536_000),
+}
+
+#: The kernel's room for the path of a Unix socket, less its end.
+MAX_SOCKET_PATH_BYTES = 107
 
 
 def load_config(path: Path) -> Config:
@@ -141,11 +148,28 @@ def _check(config: Config, path: str) -> None:
             raise ConfigError(f"bus {name!r} is named twice", path=path, where=f"$.buses[{i}].name")
     if not config.collect.schemes:
         raise ConfigError("at least one scheme is needed", path=path, where="$.collect.schemes")
-    for key in _POSITIVE:
+    for key, (smallest, largest) in _RANGES.items():
         section, _, name = key.partition(".")
-        if getattr(getattr(config, section), name) <= 0:
-            raise ConfigError("must be above 0", path=path, where=f"$.{key}")
-    if config.telemetry.max_batch_bytes > MAX_BATCH_BYTES:
-        raise ConfigError(f"at most {MAX_BATCH_BYTES}", path=path, where="$.telemetry.max_batch_bytes")
+        if not smallest <= getattr(getattr(config, section), name) <= largest:
+            raise ConfigError(f"must be from {smallest} to {largest}", path=path, where=f"$.{key}")
     if config.spool.max_bytes < 4 * config.spool.segment_bytes:
         raise ConfigError("at least four segments (spool.segment_bytes)", path=path, where="$.spool.max_bytes")
+    if config.link.backoff_max_s < config.link.backoff_first_s:
+        raise ConfigError("at least link.backoff_first_s", path=path, where="$.link.backoff_max_s")
+    if config.link.url is not None and not re.fullmatch(r"https://[^/\s]+(/\S*)?", config.link.url):
+        raise ConfigError("must be https://HOST or https://HOST:PORT", path=path, where="$.link.url")
+
+
+def status_socket_path(config: Config, base: Path) -> Path | None:
+    """Where the status socket is; None when there is none.
+
+    Raises:
+        ConfigError: no socket can have such a path.
+    """
+    if not config.runtime.status_socket:
+        return None
+    path = base / config.runtime.status_socket
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES or "\0" in str(path):
+        message = f"{path}: longer than {MAX_SOCKET_PATH_BYTES} bytes, the longest path of a socket"
+        raise ConfigError(message, where="$.runtime.status_socket")
+    return path

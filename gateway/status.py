@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import socket
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import msgspec
 from anyio.abc import SocketStream, TaskStatus
 
-from gateway.errors import NotNowError, PeerError
+from gateway.errors import NotNowError, PeerError, TransportError
 from gateway.wire.api import CheckIn
 from gateway.wire.ledger import Ledger
 
@@ -43,8 +45,35 @@ class StatusServer:
         self._path, self._status = path, status
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Serve until cancelled."""
-        self._path.unlink(missing_ok=True)
+        """Serve until cancelled.
+
+        Raises:
+            NotNowError: another process serves there, or what is there is not a socket, which stays as it is.
+            TransportError: the socket cannot be made.
+        """
+        await anyio.to_thread.run_sync(self._make_room)
+        try:
+            await self._serve(task_status)
+        except OSError as error:
+            raise TransportError(f"status socket {self._path}: {error.strerror or error}") from error
+
+    def _make_room(self) -> None:
+        """Remove the socket of a gateway that was killed."""
+        try:
+            if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                raise NotNowError(f"status socket {self._path}: a file or folder of that name is there")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.settimeout(1.0)
+                sock.connect(str(self._path))
+            raise NotNowError(f"status socket {self._path}: another process serves there")
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise TransportError(f"status socket {self._path}: {error.strerror or error}") from error
+
+    async def _serve(self, task_status: TaskStatus[None]) -> None:
         async with await anyio.create_unix_listener(self._path, mode=0o660) as listener:
             task_status.started()
             try:

@@ -7,6 +7,8 @@ from typing import Literal
 import msgspec
 
 MAX_BUSES = 32
+#: Interfaces with an adapter of our own; any other name is python-can's.
+OUR_INTERFACES = ("socketcan", "udp_multicast", "replay")
 
 
 class BusConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +42,7 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Refuse values that cannot work; the message names the key."""
         if not self.name or any(c in self.name for c in ". \t\n/"):
             raise ValueError(f"name {self.name!r}: must not be empty or contain dots, slashes or spaces")
-        ours = self.interface in ("socketcan", "udp_multicast", "replay")
+        ours = self.interface in OUR_INTERFACES
         if not self.channel and (ours or not self.options):
             raise ValueError(f"channel of bus {self.name!r} is missing")
         if not 0 < self.receive_buffer_bytes <= 256 * 1024 * 1024:

@@ -54,6 +54,14 @@ def row_of(message: Any, offset_ns: int) -> Row | None:
     return round(message.timestamp * 1e9) + offset_ns, int(message.arbitration_id), flags, length, payload
 
 
+def interface_names() -> list[str]:
+    """The interfaces this machine's python-can knows, plug-ins included; none without python-can."""
+    try:
+        return sorted(importlib.import_module("can.interfaces").VALID_INTERFACES)
+    except ModuleNotFoundError:
+        return []
+
+
 class PythonCanPort:
     """One bus of python-can."""
 

@@ -17,6 +17,8 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from gateway.errors import GatewayError
+
 log = logging.getLogger(__name__)
 
 RESTART_FIRST_S, RESTART_MAX_S = 1.0, 60.0
@@ -50,6 +52,9 @@ async def _run_restarting(component: Component, *, task_status: TaskStatus[None]
             async with anyio.create_task_group() as tg:
                 await tg.start(component.run)
             return
+        except* GatewayError as group:  # foreseen: its message tells enough
+            error = "; ".join(str(e) for e in group.exceptions)
+            log.error("component_failed", extra={"component": component.name, "error": error, "restart_in_s": pause_s})
         except* Exception:  # the supervision boundary
             log.exception("component_failed", extra={"component": component.name, "restart_in_s": pause_s})
         await anyio.sleep(pause_s)

@@ -95,7 +95,7 @@ class Spool:
         try:
             disk = PosixDisk(path)
         except OSError as error:
-            raise SpoolError(f"spool {path}: {error}") from error
+            raise SpoolError(f"spool {path}: {error.strerror or error}") from error
         try:
             return Spool(disk, limits or SpoolLimits())
         except BaseException:
