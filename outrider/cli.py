@@ -8,6 +8,7 @@ arguments to an exit status.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -29,6 +30,9 @@ GROUPS: dict[str, tuple[str, str]] = {
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE = 0, 64, 65, 66, 69, 70
 EX_CANTCREAT, EX_IOERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 73, 74, 75, 77, 78
 
+#: What commands leave to ``main``: standard output that cannot take more.
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 def build_parser(groups: Sequence[str]) -> argparse.ArgumentParser:
     """The parser with the named groups filled in and all others listed with their help only."""
@@ -47,6 +51,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in arguments if not word.startswith("-")), "")
     try:
+        return _run(named, arguments)
+    except BrokenPipeError:
+        _forget_output()
+        return EX_OK
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        _forget_output()
+        print(f"outrider {named}: standard output: {error.strerror}", file=sys.stderr)
+        return EX_IOERR
+
+
+def _run(named: str, arguments: Sequence[str]) -> int:
+    try:
         parser = build_parser([named])
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in {"outrider", "gateway", "dbc", "cloud", "simulator"}:
@@ -54,10 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"outrider {named}: needs the Python package {error.name!r}, which is not installed", file=sys.stderr)
         return EX_UNAVAILABLE
     parsed = parser.parse_args(arguments)
-    try:
-        return int(parsed.run(parsed))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EX_OK
-    except KeyboardInterrupt:
-        return 130
+    status = int(parsed.run(parsed))
+    if sys.stdout is not None:
+        sys.stdout.flush()  # here, where a closed pipe or a full disk still has an answer
+    return status
+
+
+def _forget_output() -> None:
+    """Let the interpreter's last flush go nowhere, since it has failed already."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,64 @@
+"""The ``outrider`` command itself: version, help, wrong words, and output that goes nowhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from outrider import __version__
+from outrider.cli import GROUPS, main
+from tests.support import ROOT
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"outrider {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["bogus"], ["gateway"], ["dbc", "bogus"], ["--bogus"]])
+def test_wrong_words_get_usage_and_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: outrider")
+
+
+def test_unknown_group_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bogus"])
+    err = capsys.readouterr().err
+    assert all(group in err for group in GROUPS)
+
+
+def outrider(shell: str) -> subprocess.CompletedProcess[str]:
+    """A shell line in which ``outrider`` is this checkout's."""
+    script = f'outrider() {{ "{sys.executable}" -m outrider "$@"; }}; set -o pipefail; {shell}'
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+
+
+DBC = "simulator/data/outrider_one_powertrain.dbc"
+
+
+@pytest.mark.parametrize("words", [f"dbc show {DBC}", f"dbc check {DBC}", "sim list", "--help"])
+def test_output_nobody_reads_is_no_error(words: str) -> None:
+    done = outrider(f"outrider {words} | true")
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("words", [f"dbc show {DBC}", f"dbc check {DBC}", "sim list"])
+def test_output_on_a_full_disk_is_told(words: str) -> None:
+    done = outrider(f"outrider {words} > /dev/full")
+    assert done.returncode == os.EX_IOERR
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_output_is_no_error() -> None:
+    assert outrider(f"outrider dbc check {DBC} >&-").returncode == 0
