@@ -30,6 +30,7 @@ from gateway.link.checkin import CertificateKeeper, CheckInSender, Downlink, Wis
 from gateway.link.client import CloudClient
 from gateway.link.identity import Identity
 from gateway.link.kind import LinkKind
+from gateway.link.manifests import ManifestShelf
 from gateway.link.queue import UploadQueue
 from gateway.link.uplink import Uplink
 from gateway.reporter import Reporter
@@ -46,6 +47,7 @@ from gateway.wire.batch import STREAMS, Priority
 
 log = logging.getLogger(__name__)
 
+MANIFEST_BACKOFF_MAX_S = 3600.0
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -153,8 +155,9 @@ class Gateway:
             )
             if keeper.crashed:
                 log.warning("was_not_stopped_cleanly")
+            shelf = self._keep_manifest(spool)
             source = self._open_source()
-            await self._run(desk, keeper, source)
+            await self._run(desk, keeper, source, shelf)
             await desk.checkpoint(keeper.persisted(is_clean=True))
         finally:
             await desk.close()
@@ -167,7 +170,14 @@ class Gateway:
         ]
         return open_source(buses, read=self.config.read, replay=self.config.replay, clock=self.clock)
 
-    async def _run(self, desk: SpoolDesk, keeper: LedgerKeeper, source: FrameSource) -> None:
+    def _keep_manifest(self, spool: Spool) -> ManifestShelf:
+        """Batches stored from now on name our manifest: keep it for as long as they may need it."""
+        directory = self.base / self.config.spool.directory
+        shelf = ManifestShelf(directory, self.manifest.hash.hex(), self.manifest.to_bytes())
+        shelf.keep(is_drained=not any(t.pending for t in spool.totals().values()))
+        return shelf
+
+    async def _run(self, desk: SpoolDesk, keeper: LedgerKeeper, source: FrameSource, shelf: ManifestShelf) -> None:
         telemetry = self.config.telemetry
         channel: Channel[list[Piece]] = Channel("pieces", telemetry.channel_depth, OnFull.WAIT)
         selector = Selector(self.manifest, self.loaded.schemes)
@@ -193,7 +203,7 @@ class Gateway:
         components: list[Component] = []
         if socket := status_socket_path(self.config, self.base):
             components.append(StatusServer(socket, reporter.status))
-        components += self._link(desk, keeper, reporter)
+        components += self._link(desk, keeper, reporter, shelf)
         components += [writer, collector, Watchdog(manager, self.health, self.clock)]
         if self.config.runtime.exit_when_replayed:
             components.append(_StopWhenEnded(collector, self.stop))
@@ -243,13 +253,14 @@ class Gateway:
             drain_s=telemetry.drain_s,
         )
 
-    def _link(self, desk: SpoolDesk, keeper: LedgerKeeper, reporter: Reporter) -> list[Component]:
+    def _link(self, desk: SpoolDesk, keeper: LedgerKeeper, reporter: Reporter, shelf: ManifestShelf) -> list[Component]:
         link = self.config.link
         identity = open_identity(self.config, self.base)
         if identity is None:
             log.info("no_identity_configured_storing_only")
             return []
-        client = CloudClient(identity, link.url or identity.facts().cloud_url, link.timeout_s)
+        url = link.url or identity.facts().cloud_url
+        client = CloudClient(identity, url, link.timeout_s, self.config.vehicle)
         kind = LinkKind(self.base / link.kind_file if link.kind_file else None, self.clock)
         reporter.link_kind = kind
 
@@ -262,10 +273,11 @@ class Gateway:
             queue=UploadQueue(STREAMS, desk.next_pending),
             keeper=keeper,
             backoff=backoff(),
+            manifest_backoff=Backoff(link.backoff_first_s, MANIFEST_BACKOFF_MAX_S, random.SystemRandom().random),
             health=self.health,
             clock=self.clock,
             is_allowed=kind.allows,
-            manifest=(self.manifest.hash.hex(), self.manifest.to_bytes()),
+            shelf=shelf,
             window=link.window,
             drain_s=link.drain_s,
         )

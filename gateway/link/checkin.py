@@ -14,7 +14,7 @@ from websockets.exceptions import WebSocketException
 
 from gateway.errors import GatewayError
 from gateway.link.backoff import Backoff
-from gateway.link.client import CloudClient
+from gateway.link.client import CloudClient, RefusedError
 from gateway.link.identity import Identity, make_key_request
 from gateway.link.uplink import Uplink
 from gateway.runtime import Clock, ComponentHealth, HealthBoard
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 PUSH_MAX_BYTES = 256 * 1024
 FINAL_CHECK_IN_S = 5.0
+CHECK_IN_MIN_S, CHECK_IN_MAX_S = 0.5, 86_400.0  # what the cloud may set; beyond it our own period stays
 CLOCK_SKEW_WARNING_NS = 60 * 1_000_000_000
 
 #: Builds the report as of now; the argument says whether this is the last one before a stop.
@@ -37,22 +38,22 @@ class Wishes:
     def __init__(self, uplink: Uplink, desk: SpoolDesk, clock: Clock) -> None:
         self._uplink, self._desk, self._clock = uplink, desk, clock
         self.clock_skew_ns: int | None = None
+        self._is_skewed = False
         self.check_in_s: float | None = None
 
     async def fulfil(self, reply: CheckInReply) -> None:
-        """Queue re-requests, forget confirmed evictions, offer the manifest.
-
-        Raises:
-            GatewayError: the manifest was wanted and did not get through.
-        """
+        """Queue re-requests, forget confirmed evictions, have the manifest offered."""
         self.clock_skew_ns = self._clock.utc_ns() - reply.now_ns
-        if abs(self.clock_skew_ns) > CLOCK_SKEW_WARNING_NS:
+        is_skewed = abs(self.clock_skew_ns) > CLOCK_SKEW_WARNING_NS
+        if is_skewed and not self._is_skewed:
             log.warning("clock_differs_from_cloud", extra={"skew_s": self.clock_skew_ns // 1_000_000_000})
-        self.check_in_s = reply.check_in_s
+        self._is_skewed = is_skewed
+        if reply.check_in_s is None or CHECK_IN_MIN_S <= reply.check_in_s <= CHECK_IN_MAX_S:
+            self.check_in_s = reply.check_in_s
         self._uplink.request(reply.requests)
         await self._desk.confirm_evicted(reply.evicted_known)
         if reply.needs_manifest:
-            await self._uplink.offer_manifest()
+            self._uplink.want_manifest()
 
 
 class CheckInSender:
@@ -94,7 +95,8 @@ class CheckInSender:
             try:
                 await self.check_in(is_last=False)
             except GatewayError as error:
-                pause_s = min(pause_s, self._backoff.failed())
+                at_least_s = error.retry_after_s if isinstance(error, RefusedError) else 0.0
+                pause_s = max(at_least_s, min(pause_s, self._backoff.failed()))
                 if self._health.report(self.name, ComponentHealth.DEGRADED, str(error)):
                     log.warning("check_in_failed", extra={"error": str(error)})
             else:
@@ -114,6 +116,14 @@ class CheckInSender:
         await self._wishes.fulfil(reply)
 
 
+class _Direct(connect):
+    """A connection to the address we know and to no other: redirects are not followed."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Refuse."""
+        return exc
+
+
 class Downlink:
     """One WebSocket under the vehicle's identity; without it the check-ins carry the same messages, only later."""
 
@@ -131,24 +141,46 @@ class Downlink:
         url = "wss://" + urlsplit(self._client.base_url).netloc + DOWNLINK
         while True:
             try:
-                await self._listen(url)
+                if await self._listen_until_renewed(url):
+                    continue
                 why = "closed by the cloud"
-            except (OSError, WebSocketException, GatewayError, msgspec.DecodeError, TimeoutError) as error:
+            except (OSError, WebSocketException, GatewayError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 why = str(error) or type(error).__name__
             pause_s = self._backoff.failed()
             if self._health.report(self.name, ComponentHealth.DEGRADED, f"polling instead: {why}"):
                 log.info("downlink_lost", extra={"error": why})
             await anyio.sleep(pause_s)
 
+    async def _listen_until_renewed(self, url: str) -> bool:
+        """One connection. True when it was left for a new certificate, which the next one is to show."""
+        renewed, failures, is_renewed = self._client.renewed, list[Exception](), False
+
+        async def leave() -> None:
+            nonlocal is_renewed
+            await renewed.wait()
+            is_renewed = True
+            tg.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(leave)
+            try:
+                await self._listen(url)
+            except Exception as error:  # raised again below, without the group around it
+                failures.append(error)
+            tg.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
+        return is_renewed
+
     async def _listen(self, url: str) -> None:
-        async with connect(
+        async with _Direct(
             url, ssl=self._client.tls_context(), max_size=PUSH_MAX_BYTES, open_timeout=20, proxy=None
         ) as socket:
             self._health.report(self.name, ComponentHealth.OK)
             async for message in socket:
-                self._backoff.succeeded()
                 raw = message if isinstance(message, bytes) else message.encode()
                 await self._wishes.fulfil(msgspec.json.decode(raw, type=CheckInReply))
+                self._backoff.succeeded()
 
 
 class CertificateKeeper:
@@ -179,9 +211,19 @@ class CertificateKeeper:
                     await self.renew()
                 self._health.report(self.name, ComponentHealth.OK)
             except GatewayError as error:
-                self._health.report(self.name, ComponentHealth.DEGRADED, str(error))
-                log.error("certificate_not_renewed", extra={"error": str(error)})
+                why = self._explain(error)
+                self._health.report(self.name, ComponentHealth.DEGRADED, why)
+                log.error("certificate_not_renewed", extra={"error": why})
             await anyio.sleep(self._period_s)
+
+    def _explain(self, error: GatewayError) -> str:
+        try:
+            ended = self._identity.expired_at(self._clock.utc_ns())
+        except GatewayError:
+            ended = None
+        if ended is None:
+            return str(error)
+        return f"expired on {ended:%Y-%m-%d %H:%M} UTC; enrol again (outrider gateway enrol --force)"
 
     async def renew(self) -> None:
         """A new key, a new certificate, from now on used for every connection.
@@ -192,5 +234,5 @@ class CertificateKeeper:
         request = make_key_request(self._vehicle)
         reply = await self._client.renew(RenewRequest(request.csr_pem))
         self._identity.renew(request, reply.certificate_pem, reply.ca_pem)
-        await self._client.reload()
+        await self._client.refresh()
         log.info("certificate_renewed")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
+import anyio
 import httpx
 import msgspec
 
-from gateway.errors import GatewayError, PeerError, TransportError
+from gateway.errors import ConfigError, GatewayError, PeerError, TransportError
 from gateway.link.identity import Identity
 from gateway.wire import api
 
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
+WHOLE_REQUEST_TIMEOUTS = 20  # timeouts a request may last that makes a little progress now and then
+STREAM_HEADER, SEQUENCE_HEADER, ITEMS_HEADER = "Outrider-Stream", "Outrider-Sequence", "Outrider-Items"
 T = TypeVar("T")
 
 
@@ -43,8 +47,8 @@ class RefusedError(GatewayError):
 def classify(status: int, retry_after: str, body: bytes) -> RefusedError:
     """What an answer other than 2xx means."""
     try:
-        detail = str(msgspec.json.decode(body, type=dict[str, msgspec.Raw | object]).get("detail", ""))[:300]
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        detail = str(msgspec.json.decode(body, type=dict[str, object]).get("detail", ""))[:300]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         detail = ""
     try:
         retry_after_s = min(max(0.0, float(retry_after)), 3600.0)
@@ -71,54 +75,98 @@ def _is_certificate_error(error: BaseException) -> bool:
     return False
 
 
+@dataclass(eq=False, slots=True)
+class _Connections:
+    """A pool under one certificate, and how many requests are under way in it."""
+
+    http: httpx.AsyncClient
+    stamp: tuple[int, int]
+    users: int = 0
+
+
 class CloudClient:
-    """Requests under the vehicle's certificate. ``reload`` takes up a renewed one."""
+    """Requests under the vehicle's certificate. A certificate replaced on disk is used from the next request on."""
 
-    def __init__(self, identity: Identity, base_url: str, timeout_s: float) -> None:
+    def __init__(self, identity: Identity, base_url: str, timeout_s: float, vehicle: str | None = None) -> None:
+        """Read the identity.
+
+        Args:
+            identity: key and certificate.
+            base_url: of the cloud's vehicle port.
+            timeout_s: without any progress.
+            vehicle: whose certificate it must be.
+
+        Raises:
+            ConfigError: the identity is unusable or another vehicle's.
+        """
         self._identity, self.base_url, self._timeout_s = identity, base_url.rstrip("/"), timeout_s
-        self._http = self._connect()
-        self._retired: list[httpx.AsyncClient] = []
+        self._vehicle = vehicle
+        self.renewed = anyio.Event()  # replaced at each change of the certificate; wait on the present one
+        self._now = self._connect()
 
-    def _connect(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
+    def _connect(self) -> _Connections:
+        stamp = self._identity.stamp()
+        owner = self._identity.certified_vehicle() if self._vehicle is not None else None
+        if owner is not None and owner != self._vehicle:
+            where = str(self._identity.directory)
+            raise ConfigError(f"the certificate is {owner!r}'s, not {self._vehicle!r}'s", path=where)
+        http = httpx.AsyncClient(
             base_url=self.base_url,
             verify=self._identity.tls_context(),
             timeout=self._timeout_s,
-            limits=httpx.Limits(max_connections=8, keepalive_expiry=120),
+            limits=httpx.Limits(max_connections=8, keepalive_expiry=60),
+            headers={"Accept-Encoding": "identity"},
+            follow_redirects=False,
             trust_env=False,
         )
+        return _Connections(http, stamp)
 
-    async def reload(self) -> None:
-        """Use the identity's present certificate for further requests; those under way end on the old one."""
-        fresh = self._connect()
-        await self._close_retired()
-        self._retired.append(self._http)
-        self._http = fresh
+    async def refresh(self) -> bool:
+        """Take up a certificate that was replaced on disk; True when one was.
 
-    async def _close_retired(self) -> None:
-        while self._retired:
-            await self._retired.pop().aclose()
+        Requests under way end under the old one.
+
+        Raises:
+            RefusedError: the identity has become unusable or another vehicle's; nothing is sent under it.
+        """
+        old = self._now
+        stamp = self._identity.stamp()
+        if stamp == old.stamp:
+            return False
+        try:
+            self._now = self._connect()
+        except ConfigError as error:
+            raise RefusedError(Refusal.IDENTITY, 0, str(error)) from error
+        self.renewed.set()
+        self.renewed = anyio.Event()
+        if not old.users:
+            await old.http.aclose()
+        return True
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await self._close_retired()
-        await self._http.aclose()
+        """Close the connections; nothing is under way any more."""
+        await self._now.http.aclose()
 
     def tls_context(self) -> ssl.SSLContext:
         """A context under the same identity, for the WebSocket."""
         return self._identity.tls_context()
 
-    async def send_batch(self, content: bytes) -> api.BatchAck:
+    async def send_batch(self, content: bytes, *, stream: str, sequence: int, items: int) -> api.BatchAck:
         """Upload one batch; returns when the cloud holds it durably.
+
+        What the batch is, is told in headers, too: a cloud that cannot read it can then keep it as a dead letter in
+        its place.
 
         Raises:
             TransportError, RefusedError, PeerError: it does not; the batch stays ours.
         """
-        return await self._ask("POST", api.BATCHES, content, api.BATCH_MEDIA_TYPE, api.BatchAck)
+        claim = {STREAM_HEADER: stream, SEQUENCE_HEADER: str(sequence), ITEMS_HEADER: str(items)}
+        return await self._ask("POST", api.BATCHES, content, api.BATCH_MEDIA_TYPE, api.BatchAck, claim)
 
     async def send_manifest(self, manifest_hash: str, content: bytes) -> None:
         """Give the cloud the manifest our batches name. Raises as ``send_batch``."""
-        await self._request("PUT", f"{api.MANIFESTS}/{manifest_hash}", content, api.MANIFEST_MEDIA_TYPE)
+        headers = {"Content-Type": api.MANIFEST_MEDIA_TYPE}
+        await self._request("PUT", f"{api.MANIFESTS}/{manifest_hash}", content, headers)
 
     async def check_in(self, message: api.CheckIn) -> api.CheckInReply:
         """Report and hear what the cloud wants. Raises as ``send_batch``."""
@@ -130,29 +178,52 @@ class CloudClient:
             "POST", api.CERTIFICATE, msgspec.json.encode(message), "application/json", api.RenewReply
         )
 
-    async def _ask(self, method: str, path: str, content: bytes, media_type: str, answer: type[T]) -> T:
-        body = await self._request(method, path, content, media_type)
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        content: bytes,
+        media_type: str,
+        answer: type[T],
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        body = await self._request(method, path, content, {"Content-Type": media_type, **(headers or {})})
         try:
             return msgspec.json.decode(body, type=answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PeerError(f"{path}: the cloud's answer is not understood: {error}") from error
 
-    async def _request(self, method: str, path: str, content: bytes, media_type: str) -> bytes:
-        headers = {"Content-Type": media_type}
+    async def _request(self, method: str, path: str, content: bytes, headers: Mapping[str, str]) -> bytes:
+        await self.refresh()
+        used = self._now
+        used.users += 1
         try:
-            async with self._http.stream(method, path, content=content, headers=headers) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > ANSWER_MAX_BYTES:
-                        raise PeerError(f"{path}: answer larger than {ANSWER_MAX_BYTES} bytes")
-                if not response.is_success:
-                    raise classify(response.status_code, response.headers.get("Retry-After", ""), bytes(body))
-                return bytes(body)
-        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:
+            with anyio.fail_after(self._timeout_s * WHOLE_REQUEST_TIMEOUTS):
+                return await self._exchange(used.http, method, path, content, headers)
+        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:  # TimeoutError is an OSError
             if _is_certificate_error(error):
                 raise RefusedError(Refusal.IDENTITY, 0, f"TLS: {error}") from error
             raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+        finally:
+            used.users -= 1
+            if used is not self._now and not used.users:
+                with anyio.CancelScope(shield=True):
+                    await used.http.aclose()
+
+    @staticmethod
+    async def _exchange(
+        http: httpx.AsyncClient, method: str, path: str, content: bytes, headers: Mapping[str, str]
+    ) -> bytes:
+        """One request; the answer as it comes, never unpacked: a few bytes of gzip could become very many."""
+        async with http.stream(method, path, content=content, headers=headers) as response:
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > ANSWER_MAX_BYTES:
+                    raise PeerError(f"{path}: answer larger than {ANSWER_MAX_BYTES} bytes")
+            if not response.is_success:
+                raise classify(response.status_code, response.headers.get("Retry-After", ""), bytes(body))
+            return bytes(body)
 
 
 async def enrol(cloud_url: str, request: api.EnrolRequest, *, ca_file: str | None, timeout_s: float) -> api.EnrolReply:

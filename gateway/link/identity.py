@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.errors import ConfigError, PeerError
+from gateway.errors import ConfigError, PeerError, TransportError
 from gateway.wire.api import EnrolReply
 
 CLIENT_FILE, CA_FILE, FACTS_FILE = "client.pem", "ca.pem", "identity.json"
 VEHICLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RENEW_AFTER = 2 / 3  # of the certificate's life
+URN = "urn:outrider:vehicle:"  # the certificate's alternative name is this and the vehicle's id
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -55,7 +56,18 @@ def make_key_request(vehicle: str) -> KeyRequest:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, fsynced, readable by the owner only."""
+    """Write a file through a temporary one beside it, fsynced, readable by the owner only.
+
+    Raises:
+        TransportError: the disk refused; the file is as it was.
+    """
+    try:
+        _replace_file(path, content)
+    except OSError as error:
+        raise TransportError(f"{path}: {error.strerror or error}") from error
+
+
+def _replace_file(path: Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -103,23 +115,30 @@ class Identity:
 
         Raises:
             PeerError: the certificate is not over our key, or not a certificate.
+            TransportError: the disk refused.
         """
-        self._check_fits(request, reply.certificate_pem)
+        self._check_fits(request, reply.certificate_pem, reply.ca_pem)
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         _replace(self.directory / CA_FILE, reply.ca_pem.encode())
         _replace(self.directory / CLIENT_FILE, request.key_pem + reply.certificate_pem.encode())
         _replace(self.directory / FACTS_FILE, msgspec.json.encode(Facts(vehicle, reply.vehicle_url)))
 
     def renew(self, request: KeyRequest, certificate_pem: str, ca_pem: str) -> None:
-        """Swap key and certificate for new ones; the trust anchor is renewed first, since it must fit both."""
-        self._check_fits(request, certificate_pem)
+        """Swap key and certificate for new ones; the trust anchor is renewed first, since it must fit both.
+
+        Raises:
+            PeerError: what the cloud sent would lock us out.
+            TransportError: the disk refused.
+        """
+        self._check_fits(request, certificate_pem, ca_pem)
         _replace(self.directory / CA_FILE, ca_pem.encode())
         _replace(self.directory / CLIENT_FILE, request.key_pem + certificate_pem.encode())
 
     @staticmethod
-    def _check_fits(request: KeyRequest, certificate_pem: str) -> None:
+    def _check_fits(request: KeyRequest, certificate_pem: str, ca_pem: str) -> None:
         try:
             certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+            x509.load_pem_x509_certificates(ca_pem.encode())
         except ValueError as error:
             raise PeerError(f"the cloud sent no certificate: {error}") from error
         csr = x509.load_pem_x509_csr(request.csr_pem.encode())
@@ -137,6 +156,28 @@ class Identity:
             return x509.load_pem_x509_certificate(path.read_bytes())
         except (OSError, ValueError) as error:
             raise ConfigError(str(error), path=str(path)) from error
+
+    def stamp(self) -> tuple[int, int]:
+        """Changes whenever key and certificate are replaced; zeros when there are none."""
+        try:
+            status = (self.directory / CLIENT_FILE).stat()
+        except OSError:
+            return 0, 0
+        return status.st_mtime_ns, status.st_ino
+
+    def certified_vehicle(self) -> str | None:
+        """Whose certificate it is; None when it names nobody. Raises as ``certificate``."""
+        try:
+            names = self.certificate().extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+            return None
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        return next((uri.removeprefix(URN) for uri in uris if uri.startswith(URN)), None)
+
+    def expired_at(self, now_ns: int) -> datetime | None:
+        """When the certificate ended, None while it is valid. Raises as ``certificate``."""
+        end = self.certificate().not_valid_after_utc
+        return end if datetime.fromtimestamp(now_ns / 1e9, UTC) >= end else None
 
     def needs_renewal(self, now_ns: int) -> bool:
         """Whether two thirds of the certificate's life have passed."""

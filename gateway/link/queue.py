@@ -22,7 +22,7 @@ class _Stream:
     under_way: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
     again: set[int] = field(default_factory=set)  # failed, to be sent once more
-    parked: set[int] = field(default_factory=set)  # refused for good by this cloud; stays with us
+    parked: dict[int, int] = field(default_factory=dict)  # refused by this cloud -> when to try again (monotonic ns)
 
 
 class UploadQueue:
@@ -33,12 +33,15 @@ class UploadQueue:
         self._streams = {name: _Stream() for name in streams}
         self._lock = threading.Lock()
 
-    def pick(self, allowed: Callable[[str], bool]) -> tuple[str, int] | None:
+    def pick(self, allowed: Callable[[str], bool], now_ns: int = 0) -> tuple[str, int] | None:
         """The next batch to send, marked as under way; None when nothing is waiting."""
         with self._lock:
             for name, stream in self._streams.items():
                 if not allowed(name):
                     continue
+                for sequence in [s for s, until_ns in stream.parked.items() if until_ns <= now_ns]:
+                    del stream.parked[sequence]
+                    stream.again.add(sequence)
                 if stream.again:
                     sequence = min(stream.again)
                     stream.again.remove(sequence)
@@ -58,12 +61,12 @@ class UploadQueue:
             state.under_way.discard(sequence)
             state.again.add(sequence)
 
-    def park(self, stream: str, sequence: int) -> None:
-        """The cloud will not take it: leave it in the spool and go on with the others."""
+    def park(self, stream: str, sequence: int, until_ns: int) -> None:
+        """The cloud does not take it: leave it in the spool until then (monotonic) and go on with the others."""
         with self._lock:
             state = self._streams[stream]
             state.under_way.discard(sequence)
-            state.parked.add(sequence)
+            state.parked[sequence] = until_ns
 
     def gone(self, stream: str, sequence: int) -> None:
         """It was evicted before it could be sent."""
@@ -91,6 +94,17 @@ class UploadQueue:
             state.done = {s for s in state.done if s > upto}
             return upto
 
+    def is_waiting(self, stream: str, sequence: int, acknowledged: int) -> bool:
+        """Whether it will be sent, or is being sent, without anybody asking for it.
+
+        Args:
+            stream: its stream.
+            sequence: a sequence the spool holds.
+            acknowledged: up to where the spool is acknowledged now.
+        """
+        with self._lock:
+            return sequence > acknowledged and sequence not in self._streams[stream].done
+
     @property
     def under_way(self) -> int:
         """Batches picked and neither failed nor done."""
@@ -99,13 +113,13 @@ class UploadQueue:
 
     @property
     def parked(self) -> int:
-        """Batches the cloud refused for good."""
+        """Batches the cloud refused, to be tried again later."""
         with self._lock:
             return sum(len(s.parked) for s in self._streams.values())
 
     def retry_parked(self) -> None:
-        """Offer the parked batches again (the cloud's limits may have been raised)."""
+        """Offer the parked batches again now."""
         with self._lock:
             for state in self._streams.values():
-                state.again |= state.parked
+                state.again.update(state.parked)
                 state.parked.clear()

@@ -11,7 +11,7 @@ from typing import TypeVar
 import anyio
 from anyio import to_thread
 
-from gateway.spool import Spool
+from gateway.spool import Spool, SpoolError
 from gateway.wire.api import SequenceRange
 from gateway.wire.ledger import StreamLedger
 
@@ -39,9 +39,14 @@ class SpoolDesk:
     async def store(self, work: Callable[[Spool], T]) -> T:
         """Run ``work`` with the spool to itself and wake the uplink."""
         result = await self._do(work, self._spool)
-        self.stored.set()
-        self.stored = anyio.Event()
+        self.wake()
         return result
+
+    def wake(self) -> None:
+        """Make those who wait for something to send look again."""
+        if not self.is_finished:
+            self.stored.set()
+            self.stored = anyio.Event()
 
     def finish(self) -> None:
         """Nothing more will be stored: whoever empties the spool may end once it is empty."""
@@ -60,14 +65,30 @@ class SpoolDesk:
         """A stored batch, None when it is gone."""
         return await self._do(self._spool.read, stream, sequence)
 
-    async def pick(self, pick: Callable[[], tuple[str, int] | None]) -> tuple[str, int, bytes | None] | None:
-        """Run a queue's pick and read what it picked, in one visit."""
+    async def pick(
+        self, pick: Callable[[], tuple[str, int] | None], give_back: Callable[[str, int], None]
+    ) -> tuple[str, int, bytes | None] | None:
+        """Run a queue's pick and read what it picked, in one visit; the content is None when it is gone.
+
+        Raises:
+            SpoolError: the disk refused; what was picked was given back.
+        """
 
         def visit() -> tuple[str, int, bytes | None] | None:
             found = pick()
-            return None if found is None else (*found, self._spool.read(*found))
+            if found is None:
+                return None
+            try:
+                return *found, self._spool.read(*found)
+            except SpoolError:
+                give_back(*found)
+                raise
 
         return await self._do(visit)
+
+    async def acknowledged(self, stream: str) -> int:
+        """Up to where a stream is acknowledged."""
+        return await self._do(self._spool.acknowledged, stream)
 
     def next_pending(self, stream: str, after: int) -> int | None:
         """For a queue's pick, which runs inside a visit: the first pending sequence after one."""

@@ -80,19 +80,25 @@ class Writer:
         self._inlet, self._batcher, self._desk, self._keeper, self._budget = inlet, batcher, desk, keeper, budget
         self._manifest_hash, self._health, self._clock = manifest_hash, health, clock
         self._max_batch_bytes, self._checkpoint_s, self.drain_s = max_batch_bytes, checkpoint_s, drain_s
+        self._is_undurable = False
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Work until the channel is closed and everything taken from it is durable."""
         self._health.register(self.name, self._clock.monotonic_ns(), limit_s=60.0)
         self._health.report(self.name, ComponentHealth.OK)
         task_status.started()
+        try:
+            await self._work()
+        finally:
+            self._desk.finish()
+
+    async def _work(self) -> None:
         checkpoint_at_ns = 0
         while True:
             now_ns = self._clock.monotonic_ns()
             self._health.beat(self.name, now_ns)
             if now_ns >= checkpoint_at_ns:
-                await self._desk.sync()
-                await self._desk.checkpoint(self._keeper.persisted())
+                await self._checkpoint()
                 checkpoint_at_ns = now_ns + int(self._checkpoint_s * 1e9)
             deadline_ns = min(checkpoint_at_ns, self._batcher.next_deadline_ns() or checkpoint_at_ns)
             pieces: list[Piece] | None = []
@@ -106,8 +112,21 @@ class Writer:
             full = self._batcher.add(pieces, self._clock.monotonic_ns())
             await self._store_all(full + self._batcher.due(self._clock.monotonic_ns()))
         await self._store_all(self._batcher.flush())
-        await self._desk.sync()
-        self._desk.finish()
+        await self._checkpoint()
+
+    async def _checkpoint(self) -> None:
+        """Make durable what can be; a disk that refuses now may take it at the next checkpoint."""
+        try:
+            await self._desk.sync()
+            await self._desk.checkpoint(self._keeper.persisted())
+        except SpoolError as error:
+            if self._health.report(self.name, ComponentHealth.DEGRADED, f"not durable: {error}"):
+                log.error("checkpoint_failed", extra={"error": str(error)})
+            self._is_undurable = True
+        else:
+            if self._is_undurable:
+                self._health.report(self.name, ComponentHealth.OK)
+            self._is_undurable = False
 
     async def _store_all(self, batches: Sequence[OpenBatch]) -> None:
         for batch in batches:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 CHUNK = 65536
+
+
+class _Sent:
+    """How much the client of one connection has sent."""
+
+    bytes = 0
 
 
 class Proxy:
     """Relays connections to a port. ``cut`` ends them and refuses new ones; ``mend`` lets them through again.
 
     ``drop_answers`` delivers requests but ends each connection when the answer comes: the cloud has the batch, the
-    vehicle does not know.
+    vehicle does not know. ``bytes_per_s`` makes each direction of each connection slow.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -24,6 +31,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._is_cut = False
         self.drop_answers = False
+        self.bytes_per_s: float | None = None
         self.connections = 0
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -69,17 +77,22 @@ class Proxy:
             server.settimeout(None)
             with self._lock:
                 self._open |= {client, server}
+            sent = _Sent()
             for source, sink, is_answer in ((client, server, False), (server, client, True)):
-                threading.Thread(target=self._pump, args=(source, sink, is_answer), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, sink, is_answer, sent), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, is_answer: bool, sent: _Sent) -> None:
         seen = 0
         try:
             while data := source.recv(CHUNK):
                 seen += len(data)
+                if not is_answer:
+                    sent.bytes = seen
                 # The TLS handshake is let through; what follows on the way back is an answer.
-                if is_answer and self.drop_answers and seen > 6000:
+                if is_answer and self.drop_answers and (seen > 6000 or sent.bytes > 6000):
                     break
+                if self.bytes_per_s:
+                    time.sleep(len(data) / self.bytes_per_s)
                 sink.sendall(data)
         except OSError:
             pass

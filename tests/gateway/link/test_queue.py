@@ -73,7 +73,7 @@ def test_parked_batch_lets_others_pass_and_keeps_the_mark_before_it() -> None:
     disk = Disk(normal=[1, 2])
     queue = UploadQueue(STREAMS, disk.next_pending)
     queue.pick(everything)
-    queue.park("normal", 1)
+    queue.park("normal", 1, 100)
     assert queue.pick(everything) == ("normal", 2)
     assert queue.succeeded("normal", 2, 0) == 0
     assert queue.pick(everything) is None
