@@ -7,11 +7,11 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from dbc.decode_cli import add_decode_command
+from dbc.files import is_same_file, write_atomically
 from dbc.load import LoadedDatabase, Severity, compile_databases, load_file
 from dbc.load.report import as_json, counts, lines, summary
 from dbc.load.show import message_json, message_layout, message_table, select
@@ -94,6 +94,10 @@ def run_compile(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"outrider dbc compile: {error}", file=sys.stderr)
         return os.EX_USAGE
+    for report in reports:
+        if is_same_file(Path(report.path), args.out):
+            print(f"outrider dbc compile: --out {args.out} would replace {report.path}, which is read", file=sys.stderr)
+            return os.EX_USAGE
     for report in reports:
         if not report.sound:
             print(f"{report.path}: {counts(report)}; 'outrider dbc check' tells all", file=sys.stderr)
@@ -212,32 +216,6 @@ def read_any(path: Path) -> Manifest:
         if not report.sound:
             print(f"{report.path}: {counts(report)}; 'outrider dbc check' tells all", file=sys.stderr)
     return manifest
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that any moment sees the old or the new content whole, also after a power cut.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _reason(error: OSError) -> str:

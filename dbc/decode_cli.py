@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dbc.decode import Decoded, Decoder, FrameStatus
+from dbc.files import is_same_file, is_special
 from dbc.frames import FrameBatch
 from dbc.load import LoadedDatabase, compile_databases, load_file
 from dbc.load.report import counts
@@ -25,6 +26,7 @@ from dbc.manifest import Manifest, ManifestError, load_manifest
 from dbc.rows import TEXT_WRITERS, ParquetWriter, RowWriter, TableWriter, id_text
 
 FORMATS = ("table", "csv", "json", "parquet")
+_FORM_OF_SUFFIX = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".txt": "table"}
 ANY_BUS = "any"  # the manifest's name of a bus that stands for every bus of the log
 _NO_BUS = 255
 _MAX_UNKNOWN_IDS = 4096
@@ -75,6 +77,8 @@ def _decode(args: argparse.Namespace) -> int:
     form = args.format or _form_of(args.out)
     if form == "parquet" and args.out is None:
         raise UsageError("--format parquet needs --out FILE")
+    if args.out is not None:
+        _keep_inputs(args)
     try:
         manifest = _manifest(args)
     except OSError as error:
@@ -113,7 +117,18 @@ def _fail(text: str, status: int) -> int:
 
 def _form_of(out: Path | None) -> str:
     suffix = out.suffix.lower() if out else ""
-    return {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(suffix, "table")
+    if out is not None and suffix not in _FORM_OF_SUFFIX and not is_special(out):
+        endings = ", ".join(e for e in _FORM_OF_SUFFIX if e)
+        raise UsageError(f"--out {out}: say which --format; only {endings} tell it by themselves")
+    return _FORM_OF_SUFFIX.get(suffix, "table")
+
+
+def _keep_inputs(args: argparse.Namespace) -> None:
+    """Refuse to write over what is read."""
+    databases = [Path(part) for argument in args.dbc for part in (argument, argument.partition("=")[2]) if part]
+    for path in [args.log, *databases, *([args.manifest] if args.manifest else [])]:
+        if is_same_file(path, args.out):
+            raise UsageError(f"--out {args.out} would replace {path}, which is read")
 
 
 def _manifest(args: argparse.Namespace) -> Manifest:
@@ -136,6 +151,8 @@ def _manifest(args: argparse.Namespace) -> Manifest:
     for report in reports:
         if not report.sound:
             print(f"{report.path}: {counts(report)}; 'outrider dbc check' tells all", file=sys.stderr)
+    if not manifest.messages:
+        raise ManifestError(f"no message in {', '.join(args.dbc)}")
     return manifest
 
 
@@ -188,6 +205,8 @@ class _BusMap:
         if only:
             self._index = {}
         self.manifest_buses = manifest.buses
+        databases = () if compiled else (name for name in manifest.buses if name != ANY_BUS)
+        self.named = [*renamed, *(name for name in databases if name not in renamed.values())]
         self.without: list[str] = []
         self._cached: tuple[tuple[str, ...], NDArray[np.uint8]] = ((), np.zeros(0, np.uint8))
 
@@ -202,13 +221,13 @@ class _BusMap:
 
 @contextlib.contextmanager
 def _writer(form: str, out: Path | None, manifest: Manifest, signals: Sequence[int]) -> Iterator[RowWriter]:
-    """The writer; a file appears under its name only when it is complete."""
+    """The writer; a file appears under its name only when it is complete. A device or pipe is written as it is."""
     if out is None:
         writer = _text_writer(form, sys.stdout, manifest, signals)
         yield writer
         writer.close()
         return
-    part = out.with_name(f".{out.name}.part")
+    part = out if is_special(out) else out.with_name(f".{out.name}.part")
     try:
         if form == "parquet":
             writer = ParquetWriter(part, manifest)
@@ -219,9 +238,11 @@ def _writer(form: str, out: Path | None, manifest: Manifest, signals: Sequence[i
                 writer = _text_writer(form, file, manifest, signals)
                 yield writer
                 writer.close()
-        os.replace(part, out)
+        if part is not out:
+            os.replace(part, out)
     finally:
-        part.unlink(missing_ok=True)
+        if part is not out:
+            part.unlink(missing_ok=True)
 
 
 def _text_writer(form: str, file: TextIO, manifest: Manifest, signals: Sequence[int]) -> RowWriter:
@@ -274,6 +295,8 @@ def _print_summary(totals: _Totals, log: LogReader, buses: _BusMap) -> None:
         ours = ", ".join(buses.manifest_buses)
         text = f"no database for {', '.join(buses.without)}; there is one for {ours} (--bus LOGBUS=BUS renames)"
         print(f"{'buses':<14} {'':>10}  {text}", file=sys.stderr)
+    if missing := [name for name in buses.named if name not in log.buses]:
+        print(f"{'buses':<14} {'':>10}  the log has no {', '.join(missing)}", file=sys.stderr)
     print(f"{'elapsed':<14} {time.monotonic() - totals.started:>10.2f}  s", file=sys.stderr)
     if report.damage:
         print(f"{'damaged':<14} {'':>10}  the log ends early: {report.damage}", file=sys.stderr)

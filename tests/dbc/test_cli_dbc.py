@@ -241,3 +241,12 @@ def test_every_public_file_can_be_shown(data_dir: Path, capsys: pytest.CaptureFi
         messages = json.loads(capsys.readouterr().out)["messages"]
         rows = [line for line in laid_out.splitlines() if "|" in line and line.startswith("  ")]
         assert len(rows) >= sum(len(message["signals"]) for message in messages)
+
+
+def test_compile_never_writes_over_a_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my.dbc"
+    path.write_text('VERSION ""\nBU_: E\nBO_ 1 A: 8 E\n SG_ S : 0|8@1+ (1,0) [0|0] "" E\n')
+    before = path.read_bytes()
+    assert main(["dbc", "compile", "--dbc", f"can0={path}", "--out", str(path)]) == os.EX_USAGE
+    assert "would replace" in capsys.readouterr().err
+    assert path.read_bytes() == before

@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import lzma
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ import pytest
 from dbc.decode_cli import add_decode_command
 from dbc.manifest import Manifest
 from tests.dbc.decode_support import manifest, message, signal
+from tests.support import ROOT
 
 ENGINE_DBC = """VERSION ""
 BU_: ECU
@@ -282,3 +285,50 @@ def test_text_that_would_steer_a_terminal_is_made_harmless_in_the_table(bench: B
     result = bench.run("--dbc", bench.path("evil.dbc"), "--signal", "speed")
     assert "\x1b" not in result.out
     assert "rpm" in result.out
+
+
+@pytest.mark.parametrize("name", ["drive.log", "engine.dbc"])
+def test_what_is_read_is_never_written_over(bench: Bench, name: str) -> None:
+    before = (bench.folder / name).read_bytes()
+    for database in (bench.path("engine.dbc"), f"can0={bench.path('engine.dbc')}"):
+        result = bench.run("--dbc", database, "--format", "csv", "--out", bench.path(name))
+        assert result.status == 64
+        assert f"would replace {bench.path(name)}" in result.err
+    assert (bench.folder / name).read_bytes() == before
+
+
+def test_a_device_is_written_to_and_not_replaced(bench: Bench) -> None:
+    result = bench.run("--dbc", bench.path("engine.dbc"), "--out", "/dev/null")
+    assert result.status == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_standard_output_by_name_is_written_to_and_not_replaced(bench: Bench) -> None:
+    """It may be redirected to a regular file; root could replace the link in /dev."""
+    link = Path("/dev/stdout")
+    if not link.is_symlink():
+        pytest.skip("/dev/stdout is no link here")
+    words = [sys.executable, "-m", "outrider", "dbc", "decode", bench.path("drive.log"), "--dbc"]
+    words += [bench.path("engine.dbc"), "--out", "/dev/stdout", "--format", "csv"]
+    with (bench.folder / "rows.csv").open("w") as out:
+        subprocess.run(words, stdout=out, stderr=subprocess.DEVNULL, cwd=ROOT, timeout=60, check=True)
+    assert link.is_symlink()
+    assert (bench.folder / "rows.csv").read_text().startswith("timestamp,bus,id")
+
+
+def test_an_ending_that_tells_no_format_is_asked_about(bench: Bench) -> None:
+    result = bench.run("--dbc", bench.path("engine.dbc"), "--out", bench.path("rows.xlsx"))
+    assert (result.status, "say which --format" in result.err) == (64, True)
+    assert not (bench.folder / "rows.xlsx").exists()
+
+
+def test_a_database_without_a_message_is_an_error(bench: Bench) -> None:
+    (bench.folder / "empty.dbc").write_text("")
+    result = bench.run("--dbc", bench.path("empty.dbc"))
+    assert (result.status, "no message in" in result.err) == (65, True)
+
+
+def test_a_bus_that_the_log_does_not_have_is_told(bench: Bench) -> None:
+    result = bench.run("--dbc", f"can9={bench.path('engine.dbc')}")
+    assert "the log has no can9" in result.err
+    assert "no database for can0, can1" in result.err
