@@ -23,6 +23,12 @@ from gateway.collect.resolve import Scheme, load_schemes
 _NO_BUS = 255
 
 
+class _Reading:
+    """How the reading of a log went; known once it was read."""
+
+    status = os.EX_OK
+
+
 class _Failure(Exception):
     """Ends a command with a message and an exit status."""
 
@@ -119,9 +125,12 @@ def _summary(scheme: Scheme, manifest: Manifest) -> dict[str, str | int]:
 def _cost(args: argparse.Namespace) -> int:
     if not 0 < args.hours_per_day <= 24:
         raise _Failure(os.EX_USAGE, "--hours-per-day must be above 0 and at most 24")
+    if args.budget_bytes_per_day < 0:
+        raise _Failure(os.EX_USAGE, "--budget-bytes-per-day must not be negative; 0 is no budget")
     manifest = _manifest(args.manifest)
     meter = CostMeter(manifest, _schemes(args.schemes, manifest), top=max(0, args.top))
-    meter.run(_frames(args.log, manifest, args.bus))
+    reading = _Reading()
+    meter.run(_frames(args.log, manifest, args.bus, reading))
     report = meter.report(args.hours_per_day)
     if not report.frames:
         raise _Failure(os.EX_DATAERR, f"{args.log}: no frames")
@@ -130,7 +139,7 @@ def _cost(args: argparse.Namespace) -> int:
         print(msgspec.json.encode(msgspec.to_builtins(report) | extra).decode())
     else:
         _print_cost(report, args.budget_bytes_per_day)
-    return os.EX_OK
+    return reading.status
 
 
 def _print_cost(report: CostReport, budget: int) -> None:
@@ -162,6 +171,7 @@ def _explain(args: argparse.Namespace) -> int:
     scheme = _schemes(args.schemes, manifest)[0]
     lines = words(scheme, manifest)
     stories = []
+    reading = _Reading()
     if args.log:
         signals = [rule.signal for rule in scheme.rules]
         if args.signal:
@@ -171,18 +181,18 @@ def _explain(args: argparse.Namespace) -> int:
                 raise _Failure(os.EX_DATAERR, str(error)) from error
         elif len(signals) > 20:
             print(f"telling of the first 20 of {len(signals)} signals; choose one with --signal", file=sys.stderr)
-        frames = list(_frames(args.log, manifest, args.bus))
+        frames = list(_frames(args.log, manifest, args.bus, reading))
         stories = [story(scheme, signal, manifest, frames) for signal in signals[:20]]
     if args.json:
         print(msgspec.json.encode({"words": lines, "signals": stories}).decode())
-        return os.EX_OK
+        return reading.status
     print("\n".join(lines))
     for told in stories:
         print(f"\n{told.name}: {told.verdict}")
         print(f"  {told.message_frames} frames of its message, {told.samples} samples, {told.triggers} triggers")
         for reason, number in sorted(told.reasons.items(), key=lambda item: -item[1]):
             print(f"  {number:>8} not sent: {reason}")
-    return os.EX_OK
+    return reading.status
 
 
 def _manifest(path: Path) -> Manifest:
@@ -198,12 +208,13 @@ def _manifest(path: Path) -> Manifest:
 def _schemes(paths: list[Path], manifest: Manifest) -> tuple[Scheme, ...]:
     loaded = load_schemes(paths, manifest)
     if loaded.errors:
-        raise _Failure(os.EX_DATAERR, "\n".join(str(e) for e in loaded.errors))
+        status = os.EX_DATAERR if all(path.exists() for path in paths) else os.EX_NOINPUT
+        raise _Failure(status, "\n".join(str(e) for e in loaded.errors))
     return loaded.schemes
 
 
-def _frames(path: Path, manifest: Manifest, pairs: list[str]) -> Iterator[FrameBatch]:
-    """The log's frames with the manifest's bus numbers; what could not be read is told on stderr."""
+def _frames(path: Path, manifest: Manifest, pairs: list[str], reading: _Reading) -> Iterator[FrameBatch]:
+    """The log's frames with the manifest's bus numbers; what could not be read is told on stderr and in ``reading``."""
     named: dict[str, int] = {}
     for pair in pairs:
         log_bus, equals, bus = pair.partition("=")
@@ -222,11 +233,15 @@ def _frames(path: Path, manifest: Manifest, pairs: list[str]) -> Iterator[FrameB
             strangers = [n for i, n in enumerate(log.buses) if _bus_number(n, i, manifest, named) == _NO_BUS]
             if strangers:
                 print(f"{path}: buses {', '.join(strangers)} are not in the manifest; use --bus", file=sys.stderr)
+            if missing := [name for name in named if name not in log.buses]:
+                print(f"{path}: the log has no bus {', '.join(missing)}", file=sys.stderr)
+            if log.report.damage:
+                reading.status = os.EX_DATAERR
             if log.report.skipped_count or log.report.damage:
                 damage = f", damaged: {log.report.damage}" if log.report.damage else ""
                 print(f"{path}: {log.report.skipped_count} lines skipped{damage}", file=sys.stderr)
     except LogError as error:
-        raise _Failure(os.EX_DATAERR, str(error)) from error
+        raise _Failure(os.EX_DATAERR if path.is_file() else os.EX_NOINPUT, str(error)) from error
 
 
 def _bus_number(name: str, number: int, manifest: Manifest, named: dict[str, int]) -> int:

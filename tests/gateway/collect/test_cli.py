@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 from pathlib import Path
 
@@ -124,3 +125,28 @@ def test_explain_tells_why_a_signal_was_not_sent(desk: Path, capsys: pytest.Capt
     assert "not a signal of this scheme" in capsys.readouterr().out
     assert run(desk, *words, "--signal", "Sped") == os.EX_DATAERR
     assert run(desk, *words[:-6], "--signal", "Speed") == os.EX_USAGE
+
+
+def test_what_is_missing_or_damaged_has_its_own_exit_status(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--manifest", "v.manifest", *BUSES]
+    assert run(desk, "cost", "none.log", "--scheme", "all.toml", *common) == os.EX_NOINPUT
+    assert run(desk, "cost", "drive.log", "--scheme", "none.toml", *common) == os.EX_NOINPUT
+    packed = lzma.compress((desk / "drive.log").read_bytes())
+    (desk / "cut.log.xz").write_bytes(packed[: len(packed) // 2])
+    capsys.readouterr()
+    assert run(desk, "cost", "cut.log.xz", "--scheme", "all.toml", *common) == os.EX_DATAERR
+    out, err = capsys.readouterr()
+    assert "selected" in out
+    assert "damaged" in err
+
+
+def test_a_bus_the_log_does_not_have_is_told(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["cost", "drive.log", "--scheme", "all.toml", "--manifest", "v.manifest", *BUSES, "--bus", "can7=drive"]
+    assert run(desk, *words) == os.EX_OK
+    assert "the log has no bus can7" in capsys.readouterr().err
+
+
+def test_a_negative_budget_is_refused(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["cost", "drive.log", "--scheme", "all.toml", "--manifest", "v.manifest", *BUSES]
+    assert run(desk, *words, "--budget-bytes-per-day", "-1") == os.EX_USAGE
+    assert "--budget-bytes-per-day" in capsys.readouterr().err
