@@ -23,6 +23,8 @@ def vehicle_manifest() -> Manifest:
 
 def fail(command: str, error: object, status: int) -> int:
     """Tell an error on stderr; returns ``status``."""
+    if isinstance(error, OSError) and error.strerror:
+        error = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     print(f"outrider sim {command}: {error}", file=sys.stderr)
     return status
 

@@ -53,6 +53,10 @@ def replay_command(args: argparse.Namespace) -> int:
         with RealPacer() as pacer:
             summary = replay(args.log, numbers, sink, pacer, speed=speed, loops=args.loop)
         summary.buses = {name: count for name, count in summary.buses.items() if count.made or name in buses}
+        if buses and summary.complete and not any(count.made for count in summary.buses.values()):
+            raise ValueError(f"{args.log}: no frame of {', '.join(buses)}; nothing was sent")
+        for name in (name for name in buses if not summary.buses[name].made):
+            print(f"outrider sim replay: {args.log}: no frame of {name}", file=sys.stderr)
         if summary.skipped_lines:
             print(f"outrider sim replay: {summary.skipped_lines} lines of {args.log} were skipped", file=sys.stderr)
         return summary

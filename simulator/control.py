@@ -169,6 +169,9 @@ class ControlServer:
         before = os.umask(0o177)
         try:
             listener.bind(str(self._path))
+        except OSError as error:
+            listener.close()
+            raise OSError(f"--control {self._path}: {error.strerror or error}") from error
         finally:
             os.umask(before)
         listener.listen(4)

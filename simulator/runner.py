@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dbc.files import write_atomically
 from simulator.generator import STEP_NS, Simulation
 from simulator.pacing import Pacer
 from simulator.sinks import BusCount, Sink
@@ -62,9 +62,7 @@ class Summary:
 
     def write(self, path: Path) -> None:
         """Write the JSON through a temporary file, so that a reader never sees half of it."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, (json.dumps(self.as_dict(), indent=1) + "\n").encode())
 
 
 class Runner:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -77,16 +78,28 @@ class LogSink(CountingSink):
     def __init__(self, path: Path, buses: Sequence[str]) -> None:
         """Raises ``OSError`` if the file cannot be made."""
         super().__init__(buses)
+        self._path = path
         self._writer = CandumpWriter(path, buses)
 
     def send(self, frames: FrameBatch) -> None:
         """See ``Sink``; raises ``OSError`` (disk full)."""
-        self._writer.write(frames)
+        with self._named():
+            self._writer.write(frames)
         super().send(frames)
 
     def close(self) -> None:
-        """See ``Sink``."""
-        self._writer.close()
+        """See ``Sink``; raises ``OSError`` (disk full)."""
+        with self._named():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error of writing does not tell the file by itself."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self._path)
+            raise
 
 
 class BusSink(CountingSink):

@@ -176,3 +176,28 @@ def test_a_bad_request_is_answered_with_an_error(simulate: MakeSimulation, line:
     answer = json.loads(Control(runner).answer(line))
     assert answer["ok"] is False
     assert error in answer["error"]
+
+
+def test_a_bus_that_the_log_does_not_have_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("(1.000000) can0 100#00\n")
+    words = ["sim", "replay", str(log), "--interface", "virtual", "--speed", "0"]
+    assert main([*words, "--bus", "can7=x"]) == os.EX_USAGE
+    assert "no frame of can7" in capsys.readouterr().err
+    assert main([*words, "--bus", "can7=x", "--bus", "can0=y"]) == os.EX_OK
+    assert "no frame of can7" in capsys.readouterr().err
+
+
+def test_an_error_of_a_file_names_it_and_no_error_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["sim", "run", "--duration", "1"]
+    assert main([*short, "--log", str(tmp_path / "no" / "x.log")]) == os.EX_CANTCREAT
+    assert f"{tmp_path / 'no' / 'x.log'}: No such file" in capsys.readouterr().err
+    assert main([*short, "--control", str(tmp_path / ("s" * 120))]) == os.EX_IOERR
+    assert f"--control {tmp_path}" in capsys.readouterr().err
+    assert main([*short, "--log", "/dev/full"]) == os.EX_IOERR
+    assert "/dev/full: No space left" in capsys.readouterr().err
+
+
+def test_a_summary_never_replaces_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", "run", "--duration", "1", "--summary", "/dev/null"]) == os.EX_OK
+    assert Path("/dev/null").is_char_device()
