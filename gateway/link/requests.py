@@ -6,7 +6,9 @@ ignored, and a batch that the cloud asks for and then refuses is left alone for 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
+from operator import itemgetter
 
 from gateway.wire.api import SequenceRange
 
@@ -85,7 +87,15 @@ class Requests:
 
     def reported(self, ranges: Iterable[SequenceRange]) -> None:
         """The cloud has heard of these."""
-        for told in ranges:
-            self._gone = {
-                g for g in self._gone if not (g[0] == told.stream and told.first <= g[1] and g[2] <= told.last)
-            }
+        told: dict[str, list[tuple[int, int]]] = {}
+        for each in ranges:
+            told.setdefault(each.stream, []).append((each.first, each.last))
+        for spans in told.values():
+            spans.sort()
+
+        def is_known(stream: str, first: int, last: int) -> bool:
+            spans = told.get(stream, [])
+            i = bisect_right(spans, first, key=itemgetter(0))
+            return i > 0 and last <= spans[i - 1][1]
+
+        self._gone = {gone for gone in self._gone if not is_known(*gone)}
