@@ -9,10 +9,13 @@ from gateway.runtime import Channel, ChannelClosed, OnFull
 
 
 def test_waiting_channel_refuses_when_full_and_loses_nothing() -> None:
-    channel: Channel[int] = Channel("c", 2, OnFull.WAIT)
-    assert [channel.send_nowait(i) for i in range(3)] == [True, True, False]
-    assert channel.statistics().dropped == 0
-    assert channel.statistics().peak == 2
+    async def scenario() -> None:
+        channel: Channel[int] = Channel("c", 2, OnFull.WAIT)
+        assert [channel.send_nowait(i) for i in range(3)] == [True, True, False]
+        assert channel.statistics().dropped == 0
+        assert channel.statistics().peak == 2
+
+    anyio.run(scenario)
 
 
 def test_dropping_channel_keeps_the_newest_and_counts_the_rest() -> None:
