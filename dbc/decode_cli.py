@@ -21,7 +21,7 @@ from dbc.files import is_same_file, is_special
 from dbc.frames import FrameBatch
 from dbc.load import LoadedDatabase, compile_databases, load_file
 from dbc.load.report import counts
-from dbc.logs import LogError, LogReader, open_log
+from dbc.logs import LogError, LogReader, MissingPackageError, open_log
 from dbc.manifest import Manifest, ManifestError, load_manifest
 from dbc.rows import TEXT_WRITERS, ParquetWriter, RowWriter, TableWriter, id_text
 
@@ -67,6 +67,8 @@ def run_decode(args: argparse.Namespace) -> int:
         return _fail(str(error), os.EX_USAGE)
     except ManifestError as error:
         return _fail(str(error), os.EX_DATAERR)
+    except MissingPackageError as error:
+        return _fail(str(error), os.EX_UNAVAILABLE)
     except LogError as error:
         return _fail(str(error), os.EX_DATAERR if args.log.is_file() else os.EX_NOINPUT)
     except ModuleNotFoundError as error:

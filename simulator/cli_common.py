@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dbc.load import compile_manifest
-from dbc.logs import LogError
+from dbc.logs import LogError, MissingPackageError
 from dbc.manifest import Manifest
 from simulator.buses import BUS_NAMES, BUSES, find_bus
 from simulator.ports import BusPort, PortError, open_port
@@ -81,6 +81,8 @@ def carry_out(command: str, work: Callable[[], Summary], sink: Sink, path: Path 
             summary = work()
         finally:
             sink.close()
+    except MissingPackageError as error:
+        return fail(command, error, os.EX_UNAVAILABLE)
     except LogError as error:
         return fail(command, error, os.EX_DATAERR)
     except ValueError as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from outrider import __version__
-from outrider.cli import GROUPS, main
+from outrider.cli import GROUPS, build_parser, main
 from tests.support import ROOT
 
 
@@ -62,3 +64,18 @@ def test_output_on_a_full_disk_is_told(words: str) -> None:
 
 def test_closed_output_is_no_error() -> None:
     assert outrider(f"outrider dbc check {DBC} >&-").returncode == 0
+
+
+def commands_of(group: str) -> set[str]:
+    """The verbs a group offers."""
+    parser = build_parser([group])
+    groups = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    verbs = [a for a in groups.choices[group]._actions if isinstance(a, argparse._SubParsersAction)]
+    return set(verbs[0].choices) if verbs else set()
+
+
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_readme_lists_every_command(group: str) -> None:
+    line = re.search(rf"^outrider {group}\b *(.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert line
+    assert set(filter(None, line[1].split(" | "))) == commands_of(group)

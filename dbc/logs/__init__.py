@@ -22,7 +22,7 @@ from dbc.logs.candump import candump_batches
 from dbc.logs.gvret import gvret_batches
 from dbc.logs.library import library_batches, reader_class
 from dbc.logs.lines import line_blocks
-from dbc.logs.model import MAX_BATCH_FRAMES, BusNames, LogError, LogReader, LogReport, SkippedLine
+from dbc.logs.model import MAX_BATCH_FRAMES, BusNames, LogError, LogReader, LogReport, MissingPackageError, SkippedLine
 from dbc.logs.source import LogSource, format_of
 from dbc.logs.write import CandumpWriter, format_candump
 
@@ -32,6 +32,7 @@ __all__ = [
     "LogError",
     "LogReader",
     "LogReport",
+    "MissingPackageError",
     "SkippedLine",
     "format_candump",
     "open_log",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dbc.frames import BRS, ERROR, ESI, EXTENDED, FD, REMOTE, FrameBatch
-from dbc.logs.model import MAX_BATCH_FRAMES, BusNames, LogError, LogReport
+from dbc.logs.model import MAX_BATCH_FRAMES, BusNames, LogReport, MissingPackageError
 
 
 def library_batches(open_reader: Callable[[], Any], report: LogReport, names: BusNames) -> Iterator[FrameBatch]:
@@ -74,13 +74,13 @@ def reader_class(format_name: str) -> Callable[[Any], Any]:
     """python-can's reader for ``asc``, ``blf`` or ``mf4``.
 
     Raises:
-        LogError: the package it needs is not installed.
+        MissingPackageError: the package it needs is not installed.
     """
     if format_name == "mf4":
         try:
             importlib.import_module("asammdf")
         except ImportError as error:
-            raise LogError(
+            raise MissingPackageError(
                 "MF4 logs need the Python package asammdf, which is not installed; "
                 "convert the log to BLF or ASC, or install it"
             ) from error
@@ -88,5 +88,5 @@ def reader_class(format_name: str) -> Callable[[Any], Any]:
     try:
         reader: Callable[[Any], Any] = getattr(importlib.import_module("can.io"), name)
     except ImportError as error:
-        raise LogError(f"{format_name.upper()} logs need the Python package python-can: {error}") from error
+        raise MissingPackageError(f"{format_name.upper()} logs need the Python package python-can: {error}") from error
     return reader

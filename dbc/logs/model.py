@@ -20,6 +20,10 @@ class LogError(Exception):
     """The log cannot be read at all: no such file, no known format, a format that needs a package not installed."""
 
 
+class MissingPackageError(LogError):
+    """The log may be sound, but its format needs a package that is not installed."""
+
+
 class SkippedLine(NamedTuple):
     """A line (or, in binary logs, an object; numbered from 1) that gave no frame."""
 

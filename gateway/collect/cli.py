@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from dbc.frames import FrameBatch
-from dbc.logs import LogError, open_log
+from dbc.logs import LogError, MissingPackageError, open_log
 from dbc.manifest import Manifest, ManifestError, load_manifest
 from gateway.collect.cost import CostMeter, CostReport
 from gateway.collect.explain import find_signal, story, words
@@ -240,6 +240,8 @@ def _frames(path: Path, manifest: Manifest, pairs: list[str], reading: _Reading)
             if log.report.skipped_count or log.report.damage:
                 damage = f", damaged: {log.report.damage}" if log.report.damage else ""
                 print(f"{path}: {log.report.skipped_count} lines skipped{damage}", file=sys.stderr)
+    except MissingPackageError as error:
+        raise _Failure(os.EX_UNAVAILABLE, str(error)) from error
     except LogError as error:
         raise _Failure(os.EX_DATAERR if path.is_file() else os.EX_NOINPUT, str(error)) from error
 

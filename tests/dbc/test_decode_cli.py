@@ -332,3 +332,10 @@ def test_a_bus_that_the_log_does_not_have_is_told(bench: Bench) -> None:
     result = bench.run("--dbc", f"can9={bench.path('engine.dbc')}")
     assert "the log has no can9" in result.err
     assert "no database for can0, can1" in result.err
+
+
+def test_a_format_that_needs_a_package_has_its_own_exit_status(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asammdf", None)  # importing it fails from now on
+    (bench.folder / "x.mf4").write_bytes(b"MDF     4.11" + bytes(100))
+    result = bench.run("--dbc", bench.path("engine.dbc"), log="x.mf4")
+    assert (result.status, "asammdf" in result.err) == (69, True)
