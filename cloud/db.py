@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase
 
 from cloud.errors import StorageError
+from cloud.migrations import STEPS, Step, migrate, schema_version
 
-SCHEMA_VERSION = 1
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
 
@@ -69,8 +69,11 @@ class Database:
             write = connection.get_execution_options().get("outrider_write", False)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
-    async def open(self) -> None:
-        """Create what is missing.
+    async def open(self, steps: Sequence[Step] = STEPS) -> list[str]:
+        """Create what is missing and bring an older database up to date, in one transaction.
+
+        Returns:
+            The migration steps that ran.
 
         Raises:
             StorageError: the file is no database, cannot be written, or was made by a newer version.
@@ -78,11 +81,12 @@ class Database:
         try:
             async with self.engine.connect() as connection:
                 version = (await connection.execute(text("PRAGMA user_version"))).scalar_one()
-            if version > SCHEMA_VERSION:
-                raise StorageError(f"{self.path}: schema version {version}, this program knows {SCHEMA_VERSION}")
+            if version > schema_version(steps):
+                raise StorageError(f"{self.path}: schema version {version}, this program knows {schema_version(steps)}")
             async with self.write() as session:
+                ran = await session.run_sync(lambda s: migrate(s.connection(), steps))
                 await session.run_sync(lambda s: Base.metadata.create_all(s.connection()))
-                await session.execute(text(f"PRAGMA user_version={SCHEMA_VERSION}"))
+            return ran
         except DatabaseError as error:
             raise StorageError(f"{self.path}: {error.orig}") from error
 

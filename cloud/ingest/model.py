@@ -30,6 +30,8 @@ class StreamRow(Base):
     stalled_ns: Mapped[int] = mapped_column(BigInteger, default=0)  # since when the lowest gap is open; 0: no gap
     first_received_ns: Mapped[int] = mapped_column(BigInteger, default=0)
     last_received_ns: Mapped[int] = mapped_column(BigInteger, default=0)
+    #: Receipts up to here may have been removed: a sequence without one is here already, unless it is explained.
+    receipts_through: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class RangeKind(StrEnum):

@@ -45,6 +45,7 @@ class BatchRow(Base):
     content_bytes: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[bytes] = mapped_column(LargeBinary(32))  # SHA-256 of the content as received
     state: Mapped[str] = mapped_column(String(20))
+    attempts: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # failed tries to compact it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,52 @@
+"""Forward migrations of the cloud's database: ordered steps, each from one schema version to the next.
+
+``Database.open`` runs what is missing, creates new tables and sets ``user_version``, all in one transaction: an upgrade
+that fails or is cut short leaves the old database. Steps are never changed once released. A new table needs no step;
+a new column, index or rule for existing rows does. There is no way back but a backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection
+
+from cloud.errors import StorageError
+
+Step = Callable[[Connection], None]
+
+
+def _count_attempts_and_prune_receipts(connection: Connection) -> None:
+    """1 → 2: how often compaction failed for a batch, and up to where a stream's receipts were removed."""
+    for table, column in (("batches", "attempts"), ("streams", "receipts_through")):
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column} BIGINT NOT NULL DEFAULT 0")
+
+
+#: ``STEPS[n]`` leads from version ``n + 1`` to ``n + 2``.
+STEPS: tuple[Step, ...] = (_count_attempts_and_prune_receipts,)
+
+
+def schema_version(steps: Sequence[Step] = STEPS) -> int:
+    """The version this program works with."""
+    return 1 + len(steps)
+
+
+def migrate(connection: Connection, steps: Sequence[Step] = STEPS) -> list[str]:
+    """Bring an open write transaction's database to the newest version, but for new tables.
+
+    Returns:
+        The names of the steps that ran; none for a new database.
+
+    Raises:
+        StorageError: the database belongs to another program.
+    """
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    ran: list[str] = []
+    if version == 0 and inspect(connection).get_table_names():
+        raise StorageError("the database has tables, but not of this program")
+    for step in steps[version - 1 :] if version else ():
+        step(connection)
+        ran.append(step.__name__.strip("_"))
+    connection.exec_driver_sql(f"PRAGMA user_version={schema_version(steps)}")
+    return ran
