@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from sqlalchemy import case, func, select
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.lake.columns import DAY_NS, Columns
@@ -24,6 +26,7 @@ from cloud.spool.ports import BatchSpool
 from gateway.wire.frames import FrameBatch
 
 log = logging.getLogger(__name__)
+MAX_ATTEMPTS = 3
 
 
 @dataclass(slots=True)
@@ -38,6 +41,21 @@ class CompactionReport:
     dead_letters: int = 0
     waiting: int = 0  # batches whose manifest is not known
     failed: int = 0  # vehicles whose round failed; tried again next time
+
+
+@dataclass(slots=True)
+class CompactorStatistics:
+    """Totals since the start, and what the lake held when last looked at; for metrics."""
+
+    batches: int = 0
+    samples: int = 0
+    dead_letters: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    merged_files: int = 0
+    backlog_batches: int = 0
+    files: dict[str, int] = field(default_factory=dict)  # by tier
+    file_bytes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -66,10 +84,26 @@ class Compactor:
         self._lake = lake
         self._spool = spool
         self._reader = reader
+        self.statistics = CompactorStatistics()
 
     async def compact(self, *, everything: bool = False) -> CompactionReport:
         """Compact the vehicles that are due, or all."""
-        report = CompactionReport()
+        report, started = CompactionReport(), time.perf_counter()
+        try:
+            await self._compact_due(report, everything)
+        finally:
+            total = self.statistics
+            total.batches += report.batches
+            total.samples += report.samples
+            total.dead_letters += report.dead_letters
+            total.failures += report.failed
+            total.seconds += time.perf_counter() - started
+        async with self._lake.database.read() as session:
+            waiting = await session.scalar(select(func.count()).where(BatchRow.state == BatchState.STORED))
+        self.statistics.backlog_batches = waiting or 0
+        return report
+
+    async def _compact_due(self, report: CompactionReport, everything: bool) -> None:
         for vehicle_id in await self._due(everything):
             try:
                 after_id = 0
@@ -78,7 +112,6 @@ class Compactor:
             except Exception:  # one vehicle's trouble must not stop the others; its batches stay in the spool
                 log.exception("compaction_failed", extra={"vehicle": vehicle_id})
                 report.failed += 1
-        return report
 
     async def _due(self, everything: bool) -> list[str]:
         config = self._lake.config
@@ -103,16 +136,44 @@ class Compactor:
             if not found:
                 return -1
             taken = _within(found, config.max_items_per_round)
-            work = await self._decode(taken)
-            files = await asyncio.to_thread(self._write, vehicle_id, work)
             try:
-                await self._commit(vehicle_id, work, files)
-            except BaseException as error:
-                await asyncio.to_thread(self._lake.unlink, files)
-                if not isinstance(error, LakeChanged):
-                    raise
+                await self._store(vehicle_id, taken, report)
+            except LakeChanged:
                 return after_id  # a batch was erased or taken meanwhile: look again
-            self._reader.forget(b.id for b in taken)
+            except Exception as error:  # one of these batches; the others must not wait for it
+                if _is_of_the_machine(error):
+                    raise
+                log.exception("compaction_failed", extra={"vehicle": vehicle_id})
+                report.failed += 1
+                await self._store_one_by_one(vehicle_id, taken, report)
+        return taken[-1].id
+
+    async def _store_one_by_one(
+        self, vehicle_id: str, batches: Sequence[StoredBatch], report: CompactionReport
+    ) -> None:
+        """Each batch in a transaction of its own; one that fails ``MAX_ATTEMPTS`` times becomes a dead letter."""
+        for batch in batches:
+            try:
+                await self._store(vehicle_id, [batch], report)
+            except LakeChanged:
+                continue
+            except Exception as error:
+                if _is_of_the_machine(error):
+                    raise
+                reason = f"cannot be processed: {type(error).__name__}: {error}"
+                async with self._lake.database.write() as session:
+                    report.dead_letters += await self._spool.note_failure(session, batch, reason, MAX_ATTEMPTS)
+
+    async def _store(self, vehicle_id: str, taken: Sequence[StoredBatch], report: CompactionReport) -> None:
+        """Decode, write and commit one round."""
+        work = await self._decode(taken)
+        files = await asyncio.to_thread(self._write, vehicle_id, work)
+        try:
+            await self._commit(vehicle_id, work, files)
+        except BaseException:
+            await asyncio.to_thread(self._lake.unlink, files)
+            raise
+        self._reader.forget(b.id for b in taken)
         self._on_compacted(vehicle_id, work.columns)
         report.batches += len(work.batches)
         report.samples += sum(len(d.columns) for d in work.decoded)
@@ -121,7 +182,6 @@ class Compactor:
         report.files += len(files)
         report.dead_letters += len(work.dead)
         report.waiting += work.waiting
-        return taken[-1].id
 
     async def _decode(self, batches: Sequence[StoredBatch]) -> _Round:
         work = _Round()
@@ -178,6 +238,12 @@ class Compactor:
         merged = 0
         for vehicle_id, tier, day in await self._crowded(everything):
             merged += await self._merge_day(vehicle_id, tier, day, 2 if everything else self._lake.config.merge_files)
+        self.statistics.merged_files += merged
+        query = select(FileRow.tier, func.count(), func.sum(FileRow.size_bytes)).group_by(FileRow.tier)
+        async with self._lake.database.read() as session:
+            held = (await session.execute(query)).all()
+        self.statistics.files = {str(tier): int(count) for tier, count, _ in held}
+        self.statistics.file_bytes = {str(tier): int(size) for tier, _, size in held}
         return merged
 
     def _max_rows(self, tier: str) -> int:
@@ -228,6 +294,13 @@ class Compactor:
             rollup = merge_rollups([read_rollup(p) for p in paths])
             return lake.write_parts(first.tier, first.vehicle_id, first.day, rollup)
         return lake.write_black_box(first.vehicle_id, first.day, concatenate_frames([read_frames(p) for p in paths]))
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether disk, memory or database are to blame, not a batch: then the round is tried for as long as it takes."""
+    if isinstance(error, DataError | IntegrityError) or type(error) is StatementError:
+        return False
+    return isinstance(error, OSError | MemoryError | SQLAlchemyError)
 
 
 def _within(batches: Sequence[StoredBatch], max_items: int) -> list[StoredBatch]:

@@ -34,3 +34,7 @@ class BatchSpool(Protocol):
     async def move_to_dead_letters(self, session: AsyncSession, batch: StoredBatch, reason: str) -> bool:
         """Stored → dead, content to the dead letters (bounded). False when the batch was not in state stored."""
         ...
+
+    async def note_failure(self, session: AsyncSession, batch: StoredBatch, reason: str, max_attempts: int) -> bool:
+        """Count a failed try to process the batch; True when it was the last one and the batch is a dead letter now."""
+        ...

@@ -75,3 +75,15 @@ class SqliteBatchSpool:
         )
         await self._dead_letters.add(session, batch, reason)
         return True
+
+    async def note_failure(self, session: AsyncSession, batch: StoredBatch, reason: str, max_attempts: int) -> bool:
+        attempts = await session.scalar(
+            update(BatchRow)
+            .where(BatchRow.id == batch.id, BatchRow.state == BatchState.STORED)
+            .values(attempts=BatchRow.attempts + 1)
+            .execution_options(synchronize_session=False)
+            .returning(BatchRow.attempts)
+        )
+        if attempts is None or attempts < max_attempts:
+            return False
+        return await self.move_to_dead_letters(session, batch, reason)
