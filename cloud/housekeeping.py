@@ -1,4 +1,4 @@
-"""Removes what has outlived its use: old audit entries, ended sessions, dead tokens, daily counts. Idempotent."""
+"""Removes what has outlived its use: old audit entries, ended sessions, dead tokens, receipts. Idempotent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import delete
 from cloud.auth.model import AuditRow, SessionRow
 from cloud.db import Database
 from cloud.ingest.model import DailyRow
+from cloud.ingest.receipts import prune_receipts
 from cloud.log import get_logger
 from cloud.registry.model import EnrolTokenRow
 from cloud.services import Services
@@ -36,6 +37,7 @@ async def keep_tidy(services: Services) -> None:
     while True:
         try:
             await tidy(services.db, services.clock.now_ns(), services.config.fleet.audit_days)
+            await prune_receipts(services.db, services.clock.now_ns(), services.config.ingest.receipt_days)
         except Exception as error:  # a background task of little weight must not end the service
             log.error("housekeeping_failed", exc_info=error)
         await asyncio.sleep(PERIOD_S)

@@ -75,6 +75,7 @@ class _Stream:
     conflicts: int = 0
     last_received_ns: int = 0
     stalled_ns: int = 0
+    receipts_through: int = 0
 
 
 @dataclass(slots=True)
@@ -106,6 +107,7 @@ _UPDATE_STREAM = (
     " duplicates=duplicates+?, conflicts=conflicts+?, stalled_ns=?,"
     " last_received_ns=max(last_received_ns,?) WHERE vehicle_id=? AND stream=?"
 )
+_EXPLAINED = "SELECT 1 FROM explained_ranges WHERE vehicle_id=? AND stream=? AND first<=? AND last>=? LIMIT 1"
 _COUNT_DAY = (
     "INSERT INTO ingest_daily (vehicle_id, day, batches, items, content_bytes) VALUES (?,?,?,?,?)"
     " ON CONFLICT (vehicle_id, day) DO UPDATE SET batches=batches+excluded.batches, items=items+excluded.items,"
@@ -153,6 +155,9 @@ class _Transaction:
             "SELECT digest, state, manifest_hash FROM batches WHERE vehicle_id=? AND stream=? AND sequence=?",
             (upload.vehicle_id, header.stream, header.sequence),
         ).fetchone()
+        if row is None and header.sequence <= stream.receipts_through and not self._is_explained(upload):
+            stream.duplicates += 1  # stored long ago; its receipt has been removed
+            return Outcome(Verdict.DUPLICATE, stream.held.contiguous, bool(stream.held.ahead))
         if row is None:  # explained as evicted or lost, and here it comes: better than none
             return None
         if row[0] != digest:
@@ -168,6 +173,10 @@ class _Transaction:
             needs_manifest=row[1] == BatchState.WAITING_MANIFEST,
             dead=row[1] == BatchState.DEAD,
         )
+
+    def _is_explained(self, upload: Upload) -> bool:
+        key = (upload.vehicle_id, upload.header.stream, upload.header.sequence, upload.header.sequence)
+        return self._db.execute(_EXPLAINED, key).fetchone() is not None
 
     def _revive(self, upload: Upload, stream: _Stream) -> Outcome:
         """Dead → stored, with what the header says now that it can be read."""
@@ -248,15 +257,15 @@ class _Transaction:
         if found is not None:
             return found
         row = self._db.execute(
-            "SELECT contiguous, ahead, stalled_ns FROM streams WHERE vehicle_id=? AND stream=?", key
+            "SELECT contiguous, ahead, stalled_ns, receipts_through FROM streams WHERE vehicle_id=? AND stream=?", key
         ).fetchone()
         if row is None:
             (count,) = self._db.execute("SELECT count(*) FROM streams WHERE vehicle_id=?", (vehicle_id,)).fetchone()
             if count >= self._limits.max_streams_per_vehicle:
                 return None
             self._db.execute(_NEW_STREAM, (*key, now_ns, now_ns))
-            row = (0, b"", 0)
-        stream = _Stream(SequenceSet.from_bytes(row[0], row[1]), stalled_ns=row[2])
+            row = (0, b"", 0, 0)
+        stream = _Stream(SequenceSet.from_bytes(row[0], row[1]), stalled_ns=row[2], receipts_through=row[3])
         self._streams[key] = stream
         return stream
 
