@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.accounting.reconcile import Accounting, Hole, StreamFacts, reconcile
 from cloud.accounting.silence import Silence, SilenceFacts, explain
+from cloud.accounting.summary import summarise
 from cloud.clock import Clock
 from cloud.config import CloudConfig
 from cloud.db import Database
@@ -208,25 +209,31 @@ class AccountingDesk:
         """A page of the fleet list, and how many vehicles match."""
         vehicles, total = await self._vehicles.list(wanted, limit, offset)
         now_ns = self._clock.now_ns()
-        rows: list[FleetRow] = []
+        ids = [vehicle.id for vehicle in vehicles]
         async with self._db.read() as session:
-            for vehicle in vehicles:
-                accounting = await self._accounting(session, vehicle.id)
-                check_in, _ = await _latest(session, vehicle.id)
-                today = await session.get(DailyRow, (vehicle.id, now_ns // DAY_NS))
-                last_ns = max(vehicle.last_batch_ns or 0, vehicle.last_check_in_ns or 0)
-                old = now_ns - last_ns > self._config.fleet.silent_after_s * 1e9
-                rows.append(
-                    FleetRow(
-                        vehicle=vehicle,
-                        silent=vehicle.state == VehicleState.ENROLLED and old,
-                        connected=self._downlinks.is_connected(vehicle.id),
-                        frames_per_s=sum(b.frames_per_s for b in check_in.buses) if check_in and not old else 0.0,
-                        bytes_today=today.content_bytes if today else 0,
-                        accounted=accounting.complete,
-                        unexplained=accounting.unexplained,
-                    )
+            summaries = await summarise(session, ids)
+            found = await session.execute(
+                select(DailyRow.vehicle_id, DailyRow.content_bytes).where(
+                    DailyRow.day == now_ns // DAY_NS, DailyRow.vehicle_id.in_(ids)
                 )
+            )
+            today = {str(row[0]): int(row[1]) for row in found}
+        rows: list[FleetRow] = []
+        for vehicle in vehicles:
+            summary = summaries[vehicle.id]
+            last_ns = max(vehicle.last_batch_ns or 0, vehicle.last_check_in_ns or 0)
+            old = now_ns - last_ns > self._config.fleet.silent_after_s * 1e9
+            rows.append(
+                FleetRow(
+                    vehicle=vehicle,
+                    silent=vehicle.state == VehicleState.ENROLLED and old,
+                    connected=self._downlinks.is_connected(vehicle.id),
+                    frames_per_s=0.0 if old else summary.frames_per_s,
+                    bytes_today=today.get(vehicle.id, 0),
+                    accounted=summary.complete,
+                    unexplained=summary.unexplained,
+                )
+            )
         return rows, total
 
 
