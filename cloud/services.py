@@ -6,9 +6,10 @@ Handlers get it by dependency injection under the name ``services``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+from prometheus_client.core import Metric
 from sqlalchemy import select
 
 from cloud.accounting.service import AccountingDesk
@@ -36,6 +37,8 @@ from cloud.spool.deadletters import DeadLetters
 BatchListener = Callable[[StoredBatch], Awaitable[None]]
 #: Removes all it keeps of a vehicle; must be idempotent.
 Eraser = Callable[[str], Awaitable[None]]
+#: Metrics of a part that brings its own; asked at each scrape, must not wait for anything.
+MetricSource = Callable[[], Iterable[Metric]]
 
 
 @dataclass(kw_only=True)
@@ -62,6 +65,7 @@ class Services:
     enrol_attempts: Buckets
     batch_listeners: list[BatchListener] = field(default_factory=list)
     erasers: list[Eraser] = field(default_factory=list)
+    metric_sources: list[MetricSource] = field(default_factory=list)
     vehicle_url: str = ""  # what enrolled vehicles are told
     is_operator_tls: bool = False
     is_running: bool = False

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from litestar.di import NamedDependency
 
 from cloud.db import Database
+from cloud.history.metrics import lake_metrics
 from cloud.history.query import History
 from cloud.lake.catalog import Catalog
 from cloud.lake.compactor import Compactor
@@ -78,6 +79,7 @@ def build_telemetry(services: Services, config: LakeConfig | None = None) -> Tel
         await erase_vehicle(lake, vehicle_id)
         await live.erase(vehicle_id)
 
+    services.metric_sources.append(lambda: lake_metrics(telemetry.compactor.statistics, live))
     services.batch_listeners.append(live.on_batch)
     services.erasers.append(erase)
     return telemetry

@@ -37,6 +37,8 @@ class _ServiceCollector:
             yield CounterMetricFamily(name, text, value=value)
         yield GaugeMetricFamily("outrider_ingest_queue", "Uploads that wait", value=self._services.writer.depth)
         yield GaugeMetricFamily("outrider_downlinks", "Connected downlinks", value=len(self._services.downlinks))
+        for source in self._services.metric_sources:
+            yield from source()
 
 
 class Metrics:
