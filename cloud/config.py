@@ -5,6 +5,7 @@ Paths in the file are relative to the file. Secrets are paths, never values. Def
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import msgspec
 
 from cloud.errors import ConfigError
 from gateway.wire.api import MAX_BATCH_BYTES, MAX_BATCH_UNPACKED_BYTES
+
+MAX_DAYS = 100_000
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,6 +93,7 @@ class IngestLimits(Section, frozen=True):
     max_dead_letters_per_vehicle: int = 200
     max_dead_letter_bytes_per_vehicle: int = 32 * 1024 * 1024
     max_waiting_per_vehicle: int = 20_000  # batches whose manifest is unknown
+    receipt_days: float = 30.0  # row per compacted batch; older ones become one number per stream; 0 keeps them
     body_timeout_s: float = 60.0
     enrol_attempts: int = 20  # per address and per vehicle, within the window
     enrol_window_s: float = 600.0
@@ -104,6 +108,8 @@ class Lake(Section, frozen=True):
     """Compaction, roll-ups and retention. A number of days of 0 keeps for ever."""
 
     compact_interval_s: float = 5.0
+    compact_after_s: float = 120.0  # a vehicle's oldest waiting batch is at most this old …
+    compact_items: int = 500_000  # … or this many items wait
     compact_batches: int = 500  # batches taken at once
     compact_bytes: int = 64 * 1024 * 1024
     max_file_rows: int = 5_000_000
@@ -125,19 +131,16 @@ class History(Section, frozen=True):
     default_points: int = 2_000
     max_signals: int = 64
     timeout_s: float = 30.0
-    memory_bytes: int = 512 * 1024 * 1024
-    threads: int = 1
     concurrent_queries: int = 2
 
 
 class Live(Section, frozen=True):
     """Latest values and their streams."""
 
-    client_queue_max: int = 256
+    client_queue_max: int = 8_192  # signals (or vehicles) with something new that wait for one slow reader
     clients_max: int = 200
     heartbeat_s: float = 15.0
     stale_after_s: float = 120.0
-    persist_interval_s: float = 5.0
 
 
 class Fleet(Section, frozen=True):
@@ -169,6 +172,11 @@ class CloudConfig(Section, frozen=True):
     def path(self, name: str) -> Path:
         """A path of the file, absolute."""
         return (Path(self.base_dir) / name).absolute()
+
+
+_MAY_BE_ZERO = {"check_in_s", "min_free_bytes", "receipt_days", "audit_days"} | {
+    key for key in Lake.__struct_fields__ if key.endswith("_days")
+}
 
 
 def load_config(path: Path) -> CloudConfig:
@@ -206,6 +214,10 @@ def _check_values(path: Path, config: CloudConfig) -> None:
         for key, value in msgspec.to_builtins(getattr(config, section)).items():
             if isinstance(value, str):
                 continue
-            may_be_zero = key.endswith("_days") or key in {"check_in_s", "min_free_bytes"}
+            may_be_zero = key in _MAY_BE_ZERO
+            if not math.isfinite(value) or (key.endswith("_days") and value > MAX_DAYS):
+                raise ConfigError(f"{path}: {value} is too much - at $.{section}.{key}")
             if value < 0 or (value == 0 and not may_be_zero):
                 raise ConfigError(f"{path}: must be more than {'-1' if may_be_zero else '0'} - at $.{section}.{key}")
+    if not 1 <= config.lake.compression_level <= 22:
+        raise ConfigError(f"{path}: Zstandard has levels 1 to 22 - at $.lake.compression_level")

@@ -37,6 +37,8 @@ class LakeConfig:
         lake = config.lake
         return LakeConfig(
             compact_interval_s=lake.compact_interval_s,
+            compact_after_s=lake.compact_after_s,
+            compact_items=lake.compact_items,
             max_batches_per_round=lake.compact_batches,
             merge_interval_s=lake.merge_interval_s,
             merge_files=max(2, lake.merge_min_files),

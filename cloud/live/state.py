@@ -29,7 +29,6 @@ from cloud.spool.model import StoredBatch
 
 log = logging.getLogger(__name__)
 VEHICLES_MAX = 256  # vehicles whose state is in memory; the least recently asked for goes first
-ENTRIES_MAX = 8_192
 FLEET = ""
 
 
@@ -59,8 +58,8 @@ class LiveState:
         self.heartbeat_s = config.heartbeat_s
         self._vehicles: OrderedDict[str, LatestValues] = OrderedDict()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.values_hub: Hub[int, LiveValue] = Hub(clients_max=config.clients_max, entries_max=ENTRIES_MAX)
-        self.fleet_hub: Hub[str, str] = Hub(clients_max=config.clients_max, entries_max=ENTRIES_MAX)
+        self.values_hub: Hub[int, LiveValue] = Hub(clients_max=config.clients_max, entries_max=config.client_queue_max)
+        self.fleet_hub: Hub[str, str] = Hub(clients_max=config.clients_max, entries_max=config.client_queue_max)
 
     async def on_batch(self, batch: StoredBatch) -> None:
         """A batch became durable: tell those who watch."""
