@@ -70,7 +70,7 @@ def run_decode(args: argparse.Namespace) -> int:
     except MissingPackageError as error:
         return _fail(str(error), os.EX_UNAVAILABLE)
     except LogError as error:
-        return _fail(str(error), os.EX_DATAERR if args.log.is_file() else os.EX_NOINPUT)
+        return _fail(str(error), os.EX_DATAERR if os.path.isfile(args.log) else os.EX_NOINPUT)
     except ModuleNotFoundError as error:
         return _fail(f"--format parquet needs the Python package {error.name!r}, not installed", os.EX_UNAVAILABLE)
 

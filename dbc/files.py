@@ -10,8 +10,8 @@ from pathlib import Path
 def is_special(path: Path) -> bool:
     """Whether it is a device, pipe or socket, or ``/dev/stdout``: written to as it is and never replaced."""
     if path.parent.resolve().parts[:2] in (("/", "dev"), ("/", "proc")):
-        return path.exists()
-    return path.exists() and not path.is_file() and not path.is_dir()
+        return os.path.exists(path)
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def is_same_file(one: Path, other: Path) -> bool:

@@ -39,7 +39,7 @@ def replay_command(args: argparse.Namespace) -> int:
             raise ValueError("--interface: say --bus NAME=CHANNEL for the buses of the log")
     except ValueError as error:
         return fail("replay", error, os.EX_USAGE)
-    if not Path(args.log).is_file():
+    if not os.path.isfile(args.log):
         return fail("replay", f"{args.log}: no such file", os.EX_NOINPUT)
     names = tuple(buses) or tuple(f"bus{i}" for i in range(256))
     try:

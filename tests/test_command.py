@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,40 @@ def test_readme_lists_every_command(group: str) -> None:
     line = re.search(rf"^outrider {group}\b *(.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     assert line
     assert set(filter(None, line[1].split(" | "))) == commands_of(group)
+
+
+def without_rights() -> list[str]:
+    """What root puts before a command so that permissions count."""
+    if os.geteuid() != 0:
+        return []
+    prefix = ["setpriv", "--reuid", "65534", "--clear-groups"]
+    if shutil.which("setpriv") is None or subprocess.run([*prefix, sys.executable, "-c", ""], check=False).returncode:
+        pytest.skip("root cannot give its rights up here")
+    return prefix
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (f"dbc decode {{}}/x.log --dbc {DBC}", os.EX_NOINPUT),
+        ("dbc decode /dev/null --dbc {}/x.dbc", os.EX_NOINPUT),
+        ("dbc check {}/x.dbc", os.EX_NOINPUT),
+        (f"dbc compile --dbc a={DBC} --out {{}}/m", os.EX_CANTCREAT),
+        ("scheme check {}/x.toml --manifest {}/m", os.EX_NOINPUT),
+        ("gateway check-config --config {}/gateway.toml", os.EX_CONFIG),
+        ("gateway status --socket {}/gateway.sock", os.EX_UNAVAILABLE),
+        ("sim run --duration 1 --log {}/x.log", os.EX_CANTCREAT),
+        ("sim run --duration 1 --scenario {}/x.toml", os.EX_DATAERR),
+        ("sim replay {}/x.log", os.EX_NOINPUT),
+    ],
+)
+def test_folder_without_permission_is_told(tmp_path: Path, words: str, status: int) -> None:
+    tmp_path.chmod(0)
+    line = f"{sys.executable} -m outrider {words.format(tmp_path, tmp_path)}"
+    done = subprocess.run(
+        [*without_rights(), *line.split()], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    tmp_path.chmod(0o700)
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path) in done.stderr
+    assert done.returncode == status

@@ -208,7 +208,7 @@ def _manifest(path: Path) -> Manifest:
 def _schemes(paths: list[Path], manifest: Manifest) -> tuple[Scheme, ...]:
     loaded = load_schemes(paths, manifest)
     if loaded.errors:
-        status = os.EX_DATAERR if all(path.exists() for path in paths) else os.EX_NOINPUT
+        status = os.EX_DATAERR if all(os.path.exists(path) for path in paths) else os.EX_NOINPUT
         raise _Failure(status, "\n".join(str(e) for e in loaded.errors))
     return loaded.schemes
 
@@ -243,7 +243,7 @@ def _frames(path: Path, manifest: Manifest, pairs: list[str], reading: _Reading)
     except MissingPackageError as error:
         raise _Failure(os.EX_UNAVAILABLE, str(error)) from error
     except LogError as error:
-        raise _Failure(os.EX_DATAERR if path.is_file() else os.EX_NOINPUT, str(error)) from error
+        raise _Failure(os.EX_DATAERR if os.path.isfile(path) else os.EX_NOINPUT, str(error)) from error
 
 
 def _bus_number(name: str, number: int, manifest: Manifest, named: dict[str, int]) -> int:
