@@ -150,6 +150,18 @@ class SocketCanPort(_Counting):
         self._socket.close()
 
 
+def _multicast_interface(to: tuple[str, int]) -> str:
+    """The address of the interface for multicast: any, or loopback on a machine with no route to the group."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(to)  # sends nothing
+        except OSError as error:
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV):
+                return "127.0.0.1"
+            raise
+    return "0.0.0.0"
+
+
 class MulticastPort(_Counting):
     """python-can's ``udp_multicast`` datagrams, always with hop limit 0: they never leave the machine.
 
@@ -172,12 +184,14 @@ class MulticastPort(_Counting):
         try:
             self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, UDP_MULTICAST_HOP_LIMIT)
+            interface = socket.inet_aton(_multicast_interface(self._to))
+            self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
             self._in = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if listen else None
             if self._in is not None:
                 self._in.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 self._in.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 self._in.bind(self._to)  # to the group, so that other groups of this port stay out
-                member = socket.inet_aton(group) + struct.pack("@I", socket.INADDR_ANY)
+                member = socket.inet_aton(group) + interface
                 self._in.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
                 self._in.setblocking(False)
         except OSError as error:
