@@ -46,9 +46,9 @@ MIDNIGHT_NS = T0_NS // (HOURS * 60 * MINUTE_NS) * (HOURS * 60 * MINUTE_NS)
 
 
 def run() -> list[dict[str, Any]]:
-    """The measurements; none when the recorded drive is not there."""
+    """The measurements; a single row that says so where the recorded drive is not there."""
     if not LOG.exists():
-        return []
+        return [{"name": f"skipped: no recorded drive at {LOG}", "value": 0}]
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(_run(Path(folder)))
 
