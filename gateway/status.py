@@ -106,8 +106,12 @@ def read_status(path: Path, timeout_s: float = 5.0) -> Status:
                 content += chunk
                 if len(content) > READ_MAX_BYTES or time.monotonic() > deadline_s:
                     raise PeerError(f"{path}: no sensible answer")
+    except TimeoutError as error:
+        raise NotNowError(f"the gateway at {path} does not answer; it may be very busy, try again") from error
     except OSError as error:
         raise NotNowError(f"no gateway is running at {path} ({error.strerror or error})") from error
+    if not content:
+        raise NotNowError(f"the gateway at {path} gave no answer; it is starting, stopping or very busy, try again")
     try:
         return msgspec.json.decode(bytes(content), type=Status)
     except msgspec.DecodeError as error:
