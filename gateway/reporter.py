@@ -20,6 +20,9 @@ from gateway.telemetry.ledger import LedgerKeeper
 from gateway.wire.api import BusState, CheckIn, SchemeState
 
 
+MAX_EVICTED_RANGES = 5_000  # in one check-in, which the cloud bounds; the rest follows once these are confirmed
+
+
 class Reporter:
     """Reads components' numbers; changes nothing. The link parts are there only with a link."""
 
@@ -44,7 +47,7 @@ class Reporter:
         self._desk, self._keeper, self._source, self._selector = desk, keeper, source, selector
         self._budget, self._channel, self._health, self._clock = budget, channel, health, clock
         self._rejected = tuple(rejected)
-        self._started_ns = clock.utc_ns()
+        self._started_ns, self._started_monotonic_ns = clock.utc_ns(), clock.monotonic_ns()
         self._before: dict[str, tuple[int, int]] = {}
         self.link_kind: LinkKind | None = None
         self.uplink: Uplink | None = None
@@ -53,7 +56,7 @@ class Reporter:
     async def check_in(self, is_last: bool) -> CheckIn:
         """The report as of now."""
         totals = await self._desk.totals()
-        evicted = await self._desk.evicted()
+        evicted = (await self._desk.evicted())[:MAX_EVICTED_RANGES]
         now_ns = self._clock.utc_ns()
         return CheckIn(
             software=self._software,
@@ -72,11 +75,11 @@ class Reporter:
         )
 
     def _bus(self, counters: BusCounters) -> BusState:
-        """Frame rate since the last time this bus was asked about."""
+        """Frame rate since the last time this bus was asked about, at first since the start."""
         now_ns = self._clock.monotonic_ns()
-        then_ns, then_read = self._before.get(counters.bus, (now_ns, counters.received))
+        then_ns, then_read = self._before.get(counters.bus, (self._started_monotonic_ns, 0))
         elapsed_s = (now_ns - then_ns) / 1e9
-        if elapsed_s > 1 or counters.bus not in self._before:
+        if elapsed_s > 1:
             self._before[counters.bus] = (now_ns, counters.received)
         return BusState(
             name=counters.bus,

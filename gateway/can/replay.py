@@ -292,5 +292,7 @@ class ReplayPort:
             detail = f"the log has other buses too ({', '.join(others)}), left out; name one with log_bus"
             first.tell(EventKind.BUS_ERROR, at_ns, detail)
         for i, monitor in enumerate(self._monitors):
+            if (wanted := self._configs[i].log_bus) and not self._read[i] and not report.damage:
+                monitor.tell(EventKind.BUS_ERROR, at_ns, f"the log has no frame of a bus {wanted!r} (log_bus)")
             monitor.flush_all(at_ns)
             monitor.end(at_ns, LinkState.ENDED, f"replay ended after {self._read[i]} frames")

@@ -215,3 +215,30 @@ def test_socket_of_a_killed_gateway_is_replaced(bench: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "component_failed" not in done.stderr
     assert not (bench / "gateway.sock").exists()
+
+
+def test_running_gateway_tells_and_stops_in_order(bench: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first status has a frame rate already; SIGTERM ends it with everything accounted for."""
+    (bench / "drive.log").write_text("".join(f"({1700000000 + i / 100:.6f}) can0 100#00002A\n" for i in range(6000)))
+    change(bench, "speed = 0", "speed = 1")
+    words = [sys.executable, "-m", "outrider", "gateway", "run", "--config", str(bench / "gateway.toml")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
+        assert running.stderr
+        try:
+            assert any("bus_event kind='bus_up'" in line for line in running.stderr)
+            assert any("gateway_ready" in line for line in running.stderr)
+            for _ in range(1000):
+                assert command("status", bench, "--json") == 0
+                report = json.loads(capsys.readouterr().out)["report"]
+                if report["ledger"]["buses"][0]["received"]:
+                    break
+            assert report["buses"][0]["frames_per_s"] > 0
+            assert command("status", bench) == 0
+            assert "every frame and item is accounted for" in capsys.readouterr().out
+        finally:
+            running.terminate()
+        running.stderr.read()
+    assert running.returncode == 0
+    assert not (bench / "gateway.sock").exists()
+    with closing(Spool.open(bench / "spool")) as spool:
+        assert sum(total.stored for total in spool.totals().values()) > 0

@@ -297,3 +297,11 @@ def test_recording_may_begin_in_the_past_so_that_a_fast_replay_ends_now(tmp_path
     first_ns, last_ns = anyio.run(first_and_last)
     assert last_ns - first_ns == 60_000_000_000
     assert before_ns <= last_ns <= time.time_ns()
+
+
+def test_a_named_bus_that_the_log_does_not_have_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text(line(LOG_START, "can0", 1))
+    batch, events, _ = drain(replay(str(log), "body", "can9"))
+    assert len(batch) == 0
+    assert any("no frame of a bus 'can9'" in e.detail for e in events)
