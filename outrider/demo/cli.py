@@ -70,6 +70,11 @@ def play(arguments: argparse.Namespace) -> int:
 def _play(arguments: argparse.Namespace) -> int:
     if bool(arguments.log) != bool(arguments.dbc):
         raise DemoError("--log and --dbc go together")
+    for file in [arguments.log, *(Path(text.rpartition("=")[2]) for text in arguments.dbc)]:
+        if file is not None and not file.is_file():
+            raise DemoError(f"{file}: no such file")
+    if arguments.log and next(iter(open_log(arguments.log)), None) is None:  # better now than after the first act
+        raise DemoError(f"{arguments.log} has no frames")
     directory = fresh_directory(arguments.dir.resolve())
     say(f"Everything this demo makes is in {directory}; it listens on 127.0.0.1 only.")
     with Children(directory / "logs") as children:
@@ -130,10 +135,10 @@ def _simulated(arguments: argparse.Namespace, directory: Path, children: Childre
 
 def _recorded(arguments: argparse.Namespace, directory: Path, children: Children, cloud: Cloud) -> Outcome:
     log, dbc_files, what = _recording(arguments, directory)
+    counts, duration_s = _count(log)
     speed = arguments.speed if arguments.speed is not None else (8.0 if arguments.headless else 2.0)
     rate = f"at {speed:g} times its speed" if speed else "as fast as possible"
     say(f"\n3. A second vehicle: {what}, replayed {rate}")
-    counts, duration_s = _count(log)
     buses = [
         Bus(name=_bus_name(name), dbc=_dbc_for(name, dbc_files), interface="replay", channel=str(log), log_bus=name)
         for name in counts
