@@ -31,7 +31,7 @@ from gateway.link.client import CloudClient
 from gateway.link.identity import Identity
 from gateway.link.kind import LinkKind
 from gateway.link.manifests import ManifestShelf
-from gateway.link.queue import UploadQueue
+from gateway.link.queue import BY_URGENCY, UploadQueue
 from gateway.link.uplink import Uplink
 from gateway.reporter import Reporter
 from gateway.runtime import Channel, Clock, Component, HealthBoard, OnFull, SystemClock, run_all
@@ -43,7 +43,7 @@ from gateway.telemetry.collector import Collector
 from gateway.telemetry.desk import SpoolDesk
 from gateway.telemetry.ledger import LedgerKeeper
 from gateway.telemetry.writer import Writer
-from gateway.wire.batch import STREAMS, Priority
+from gateway.wire.batch import Priority
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +270,7 @@ class Gateway:
         uplink = Uplink(
             client=client,
             desk=desk,
-            queue=UploadQueue(STREAMS, desk.next_pending),
+            queue=UploadQueue(BY_URGENCY, desk.next_pending),
             keeper=keeper,
             backoff=backoff(),
             manifest_backoff=Backoff(link.backoff_first_s, MANIFEST_BACKOFF_MAX_S, random.SystemRandom().random),

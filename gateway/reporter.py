@@ -19,7 +19,6 @@ from gateway.telemetry.desk import SpoolDesk
 from gateway.telemetry.ledger import LedgerKeeper
 from gateway.wire.api import BusState, CheckIn, SchemeState
 
-
 MAX_EVICTED_RANGES = 5_000  # in one check-in, which the cloud bounds; the rest follows once these are confirmed
 
 

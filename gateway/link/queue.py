@@ -12,6 +12,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.wire.batch import STREAMS, Priority
+
+#: All streams, the most urgent first, whichever link they may use.
+BY_URGENCY = tuple(sorted(STREAMS, key=lambda name: Priority[name.removesuffix("-wifi").upper()]))
 #: Finds the first pending sequence of a stream after the given one.
 NextPending = Callable[[str, int], int | None]
 

@@ -27,14 +27,13 @@ from gateway.link.client import CloudClient, enrol
 from gateway.link.identity import Identity, make_key_request
 from gateway.link.kind import LinkKind
 from gateway.link.manifests import ManifestShelf
-from gateway.link.queue import UploadQueue
+from gateway.link.queue import BY_URGENCY, UploadQueue
 from gateway.link.uplink import Uplink
 from gateway.runtime import Component, HealthBoard, SystemClock
 from gateway.spool import Spool, SpoolLimits
 from gateway.telemetry.desk import SpoolDesk
 from gateway.telemetry.ledger import LedgerKeeper
 from gateway.wire.api import CheckIn, EnrolRequest
-from gateway.wire.batch import STREAMS
 from gateway.wire.codec import encode_batch
 from gateway.wire.manifest import Manifest
 from gateway.wire.samples import SampleBlock
@@ -188,7 +187,7 @@ class LinkedVehicle:
         self.shelf = ManifestShelf(directory / "spool", self.manifest.hash.hex(), self.manifest.to_bytes())
         self.shelf.keep(is_drained=False)
         self.client = CloudClient(self.identity, url or self.identity.facts().cloud_url, timeout_s, vehicle)
-        self.queue = UploadQueue(STREAMS, self.desk.next_pending)
+        self.queue = UploadQueue(BY_URGENCY, self.desk.next_pending)
         self.uplink = Uplink(
             client=self.client,
             desk=self.desk,
