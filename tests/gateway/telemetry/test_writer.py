@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from gateway.wire.codec import decode_batch
 from gateway.wire.ledger import Ledger
 from gateway.wire.samples import Event, EventKind, SampleBlock
 from tests.gateway.manifests import MANIFEST
+from tests.gateway.spool.disks import MemoryDisk
 
 S = 1_000_000_000
 
@@ -45,9 +47,15 @@ def piece(samples: SampleBlock, priority: Priority = Priority.NORMAL) -> Piece:
 
 def write(tmp_path: Path, pieces: list[Piece], *, max_batch_bytes: int = 1 << 20, max_bytes: int = 1 << 24) -> Ledger:
     """Run a writer over pieces until it ends; the spool stays on disk."""
+    spool = Spool.open(tmp_path / "spool", SpoolLimits(max_bytes=max_bytes, segment_bytes=max_bytes // 8))
+    return write_to(spool, pieces, HealthBoard(), max_batch_bytes=max_batch_bytes)
+
+
+def write_to(spool: Spool, pieces: list[Piece], health: HealthBoard, *, max_batch_bytes: int = 1 << 20) -> Ledger:
+    """Run a writer over pieces until it ends, and close the spool."""
 
     async def scenario() -> Ledger:
-        desk = SpoolDesk(Spool.open(tmp_path / "spool", SpoolLimits(max_bytes=max_bytes, segment_bytes=max_bytes // 8)))
+        desk = SpoolDesk(spool)
         keeper = LedgerKeeper([], None, 0, kernel_boot="b")
         channel: Channel[list[Piece]] = Channel("pieces", 1000, OnFull.WAIT)
         for each in pieces:
@@ -61,7 +69,7 @@ def write(tmp_path: Path, pieces: list[Piece], *, max_batch_bytes: int = 1 << 20
             keeper=keeper,
             budget=BudgetKeeper(BudgetConfig()),
             manifest_hash=MANIFEST.hash,
-            health=HealthBoard(),
+            health=health,
             clock=SystemClock(),
             max_batch_bytes=max_batch_bytes,
             checkpoint_s=1.0,
@@ -70,6 +78,7 @@ def write(tmp_path: Path, pieces: list[Piece], *, max_batch_bytes: int = 1 << 20
         async with anyio.create_task_group() as tg:
             await tg.start(partial(writer.run))
         ledger = keeper.ledger(1, await desk.totals())
+        assert desk.is_finished
         await desk.close()
         return ledger
 
@@ -145,3 +154,27 @@ def test_halves_lose_nothing(rows: int, frames: int, events: int) -> None:
     assert first[2] + second[2] == whole[2]
     if max(rows, frames, events) > 1:
         assert items_of(second) < items_of(whole)
+
+
+class MoodyDisk(MemoryDisk):
+    """Refuses to make anything durable for a while."""
+
+    refusals = 0
+
+    def may_fail(self, operation: str) -> None:
+        if operation == "sync" and self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        super().may_fail(operation)
+
+
+def test_disk_that_refuses_a_checkpoint_does_not_end_the_gateway() -> None:
+    disk = MoodyDisk()
+    spool = Spool(disk, SpoolLimits())
+    disk.refusals = 1  # the first checkpoint
+    health = HealthBoard()
+    ledger = write_to(spool, [piece(noisy_block(100, seed)) for seed in range(3)], health)
+    assert disk.refusals == 0
+    assert ledger.unexplained == 0
+    assert sum(s.stored for s in ledger.streams) == 300
+    assert health.summary()["writer"] == "ok"
