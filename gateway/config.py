@@ -130,7 +130,7 @@ def load_config(path: Path) -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error), path=str(path)) from error
+        raise ConfigError(str(error).replace("`", ""), path=str(path)) from error
     _check(config, str(path))
     return config
 

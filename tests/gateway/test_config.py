@@ -39,15 +39,15 @@ def test_shortest_file_is_sound(tmp_path: Path) -> None:
 WRONG = [
     # section or top-level text to add, or (old, new); the key the message names; a part of the message
     (("BENCH-1", "a vehicle"), "$.vehicle", "letters"),
-    (('vehicle = "BENCH-1"', "vehicle = 3"), "$.vehicle", "Expected `str`"),
+    (('vehicle = "BENCH-1"', "vehicle = 3"), "$.vehicle", "Expected str"),
     (('vehicle = "BENCH-1"', "vehcle = 'x'"), "", "vehcle"),
     (('channel = "can0"', 'chanel = "can0"'), "$.buses[0]", "chanel"),
     (('channel = "can0"', 'interface = "socketcan"'), "$.buses[0]", "channel"),
     (('name = "can0"', 'name = "a.b"'), "$.buses[0]", "name"),
     (('name = "can0"', 'name = "can0"\nreceive_buffer_bytes = 0'), "$.buses[0]", "receive_buffer_bytes"),
     (('name = "can0"', 'name = "can0"\nfilters = "on"'), "$.buses[0].filters", "'on'"),
-    (('name = "can0"', 'name = "can0"\nfd = "yes"'), "$.buses[0].fd", "Expected `bool`"),
-    (('["everything.toml"]', '"everything.toml"'), "$.collect.schemes", "Expected `array`"),
+    (('name = "can0"', 'name = "can0"\nfd = "yes"'), "$.buses[0].fd", "Expected bool"),
+    (('["everything.toml"]', '"everything.toml"'), "$.collect.schemes", "Expected array"),
     (('["everything.toml"]', "[]"), "$.collect.schemes", "at least one"),
     (('manifest = "vehicle.manifest"', ""), "$.collect", "manifest"),
     ('[[buses]]\nname = "can0"\nchannel = "can1"', "$.buses[1].name", "twice"),
@@ -57,7 +57,7 @@ WRONG = [
     ("[telemetry]\ndrain_s = -1", "$.telemetry.drain_s", "from"),
     ("[telemetry]\nmax_batch_bytes = 1000000000", "$.telemetry.max_batch_bytes", "from"),
     ("[telemetry]\nchannel_depth = 0", "$.telemetry.channel_depth", "from"),
-    ("[telemetry]\nchannel_depth = 1.5", "$.telemetry.channel_depth", "Expected `int`"),
+    ("[telemetry]\nchannel_depth = 1.5", "$.telemetry.channel_depth", "Expected int"),
     ("[spool]\nmax_bytes = -5", "$.spool.max_bytes", "from"),
     ("[spool]\nmax_bytes = 999999999999999999999999", "$.spool.max_bytes", ""),
     ("[spool]\nmax_bytes = 1000", "$.spool.max_bytes", "four segments"),
@@ -69,7 +69,7 @@ WRONG = [
     ("[replay]\nspeed = nan", "$.replay", "speed"),
     ("[budget]\nbytes_per_day = -1", "$.budget.bytes_per_day", ">= 0"),
     ("[budget]\npacing = 2.0", "$.budget.pacing", "<= 1"),
-    ("[runtime]\nexit_when_replayed = 1", "$.runtime.exit_when_replayed", "Expected `bool`"),
+    ("[runtime]\nexit_when_replayed = 1", "$.runtime.exit_when_replayed", "Expected bool"),
     ("[nonsense]\na = 1", "", "nonsense"),
 ]
 
