@@ -61,3 +61,7 @@ class ConfigError(CloudError):
 
 class StorageError(CloudError):
     """The database cannot be opened or is of another version."""
+
+
+class DamagedFile(CloudError):
+    """A file of the lake is missing or cannot be read; the message names it."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from sqlalchemy import func, select
 
-from cloud.errors import NotFound, Unavailable
+from cloud.errors import DamagedFile, NotFound, Unavailable
 from cloud.lake.columns import Columns
 from cloud.lake.compactor import concatenate_frames
 from cloud.lake.parquet import FrameColumns, read_frames, read_rollup, read_samples
@@ -34,6 +34,15 @@ LONGEST_WINDOW_NS = 31 * 24 * HOUR_NS
 COMFORTABLE_ROWS = 500_000  # a window with fewer rows in it makes the next one longer
 MAX_WINDOW_ROWS = 20_000_000  # of all signals, in the files a window touches
 T = TypeVar("T")
+
+
+def _read(of_file: Callable[[LakeFile], T], file: LakeFile) -> T:
+    try:
+        return of_file(file)
+    except FileNotFoundError as error:
+        raise DamagedFile(f"the lake's file {file.path} is missing") from error
+    except (OSError, ValueError) as error:  # pyarrow says ArrowInvalid, a ValueError, for damage
+        raise DamagedFile(f"the lake's file {file.path} cannot be read") from error
 
 
 class History:
@@ -133,8 +142,8 @@ class History:
                     parts.append(await asyncio.to_thread(of_batch, decoded))
             try:
                 for file in files:
-                    parts.append(await asyncio.to_thread(of_file, file))
-            except FileNotFoundError:
+                    parts.append(await asyncio.to_thread(_read, of_file, file))
+            except DamagedFile:  # or merged into another one meanwhile
                 if attempt + 1 < ATTEMPTS:
                     continue
                 raise

@@ -237,7 +237,12 @@ class Compactor:
         """Fold small files of one vehicle, tier and day together; returns how many files went into others."""
         merged = 0
         for vehicle_id, tier, day in await self._crowded(everything):
-            merged += await self._merge_day(vehicle_id, tier, day, 2 if everything else self._lake.config.merge_files)
+            try:
+                at_least = 2 if everything else self._lake.config.merge_files
+                merged += await self._merge_day(vehicle_id, tier, day, at_least)
+            except Exception:  # a damaged file must not keep the other days from being merged
+                log.exception("merge_failed", extra={"vehicle": vehicle_id, "tier": tier, "day": day})
+                self.statistics.failures += 1
         self.statistics.merged_files += merged
         query = select(FileRow.tier, func.count(), func.sum(FileRow.size_bytes)).group_by(FileRow.tier)
         async with self._lake.database.read() as session:

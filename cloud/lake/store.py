@@ -21,9 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.clock import Clock
 from cloud.db import Database
+from cloud.errors import StorageError
 from cloud.lake.catalog import Catalog
 from cloud.lake.columns import Columns
 from cloud.lake.config import LakeConfig
+from cloud.lake.mark import check_mark
 from cloud.lake.names import new_path
 from cloud.lake.parquet import (
     TEMPORARY,
@@ -90,8 +92,16 @@ class Lake:
         self.lock = asyncio.Lock()
 
     async def open(self) -> None:
-        """Load the catalog and remove what a crash left behind."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Load the catalog and remove what a crash left behind.
+
+        Raises:
+            StorageError: the folder cannot be made, or belongs to another database; nothing was removed.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            await check_mark(self.database, self.root)
+        except OSError as error:
+            raise StorageError(f"{error.filename or self.root}: {error.strerror}") from error
         await self.catalog.load()
         await self.sweep()
 

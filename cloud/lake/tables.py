@@ -39,6 +39,15 @@ class DefinitionRow(Base):
     content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class LakeMarkRow(Base):
+    """One row: what the file ``lake-id`` in the lake's folder must say. Database and folder belong together."""
+
+    __tablename__ = "lake_mark"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    mark: Mapped[str] = mapped_column(String(64))
+
+
 class FileRow(Base):
     """A file that belongs to the lake. A file without a row does not: it is left over and gets swept."""
 

@@ -14,6 +14,7 @@ from litestar.types import ExceptionHandlersMap, Scope, Send
 from cloud.errors import (
     CloudError,
     Conflict,
+    DamagedFile,
     InvalidInput,
     NotAllowed,
     NotAuthenticated,
@@ -38,6 +39,7 @@ STATUS: dict[type[CloudError], tuple[int, str]] = {
     TooLarge: (413, "too-large"),
     TooMany: (429, "too-many"),
     Unavailable: (503, "unavailable"),
+    DamagedFile: (500, "damaged-file"),
 }
 
 

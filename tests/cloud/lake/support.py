@@ -220,8 +220,8 @@ class Rig:
 async def rig(folder: Path, *manifests: Manifest, config: LakeConfig | None = None) -> AsyncIterator[Rig]:
     """An open rig."""
     made = Rig(folder, Manifests(*(manifests or (TWO,))), config or LakeConfig())
-    await made.open()
     try:
+        await made.open()
         yield made
     finally:
         await made.database.close()
