@@ -157,7 +157,9 @@ def build_operator_app(services: Services, extra: Sequence[ControllerRouterHandl
     """REST, console, enrolment, health and metrics. Each route declares a role, or is refused."""
     app = operator_litestar(services, extra)
     metrics: Metrics = app.state.metrics
-    return Tracing(app, port="operator", observe=metrics.observer("operator"), log_requests=True), metrics
+    return Tracing(
+        app, port="operator", observe=metrics.observer("operator"), log_requests=True, is_tls=services.is_operator_tls
+    ), metrics
 
 
 def operator_litestar(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> Litestar:

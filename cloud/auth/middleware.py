@@ -35,17 +35,20 @@ class OperatorMiddleware(AbstractAuthenticationMiddleware):
     """Puts an ``Operator`` or None into ``request.user``."""
 
     async def authenticate_request(self, connection: Connection) -> AuthenticationResult:
-        services: Services = connection.app.state.services
-        scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token:
-            return AuthenticationResult(user=await services.users.from_token(token.strip()), auth=None)
-        cookie = connection.cookies.get(COOKIE, "")
-        if not cookie:
-            return AuthenticationResult(user=None, auth=None)
-        operator = await services.users.from_cookie(cookie)
-        if operator is not None:
-            _refuse_forged(connection, services)
+        operator = await identify(connection)
+        if operator is not None and operator.by_cookie:
+            _refuse_forged(connection, connection.app.state.services)
         return AuthenticationResult(user=operator, auth=None)
+
+
+async def identify(connection: Connection) -> Operator | None:
+    """Who the request's bearer token or cookie belongs to now; long answers ask again. A token goes before a cookie."""
+    services: Services = connection.app.state.services
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return await services.users.from_token(token.strip())
+    cookie = connection.cookies.get(COOKIE, "")
+    return await services.users.from_cookie(cookie) if cookie else None
 
 
 def _refuse_forged(connection: Connection, services: Services) -> None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import msgspec
-from litestar import Router, get
+from litestar import Request, Router, get
 from litestar.di import Provide
 from litestar.params import FromPath
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
-from cloud.auth.middleware import role
+from cloud.auth.middleware import identify, role
 from cloud.auth.model import Role
 from cloud.history.routes import known_vehicle
 from cloud.history.telemetry import Shared, Telemetry, telemetry_of
 from cloud.live.state import FLEET, LiveValue
+from cloud.services import Services
 
 INTERVAL_S = 0.25  # shortest time between two messages to one client
 FLEET_INTERVAL_S = 1.0
+
+
+AnyRequest = Request[Any, Any, Any]
+HasEnded = Callable[[], Awaitable[bool]]
 
 
 class LiveMessage(msgspec.Struct, frozen=True):
@@ -60,19 +66,43 @@ async def get_latest(telemetry: Shared, vehicle_id: FromPath[str]) -> LatestAnsw
 
 
 @get("/vehicles/{vehicle_id:str}/live", summary="Values as they arrive", media_type="text/event-stream")
-async def get_live(telemetry: Shared, vehicle_id: FromPath[str]) -> ServerSentEvent:
-    """Server-sent events: first all newest values, then what changes; ``heartbeat`` when nothing does."""
+async def get_live(request: AnyRequest, telemetry: Shared, vehicle_id: FromPath[str]) -> ServerSentEvent:
+    """Server-sent events: first all newest values, then what changes; ``heartbeat`` when nothing does. Ends when the
+    login does."""
     await known_vehicle(telemetry, vehicle_id)
     telemetry.live.values_hub.check_room()
-    return ServerSentEvent(values_of(telemetry, vehicle_id), retry_duration=3_000)
+    return ServerSentEvent(values_of(telemetry, vehicle_id, _login_of(request)), retry_duration=3_000)
 
 
-async def values_of(telemetry: Telemetry, vehicle_id: str) -> AsyncIterator[ServerSentEventMessage]:
-    """The events of one reader; ends when the hub closes."""
+def _login_of(request: AnyRequest) -> HasEnded:
+    services: Services = request.app.state.services
+    return _Login(request, services.config.live.heartbeat_s).has_ended
+
+
+class _Login:
+    """Asks again, once in a while, whether the reader of a stream may still read."""
+
+    def __init__(self, request: AnyRequest, period_s: float) -> None:
+        self._request, self._period_s = request, period_s
+        self._asked_s = asyncio.get_running_loop().time()
+
+    async def has_ended(self) -> bool:
+        """True once the session or token has ended, or its user has."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._asked_s < self._period_s:
+            return False
+        self._asked_s = now_s
+        return await identify(self._request) is None
+
+
+async def values_of(
+    telemetry: Telemetry, vehicle_id: str, has_ended: HasEnded
+) -> AsyncIterator[ServerSentEventMessage]:
+    """The events of one reader; ends when the hub closes or the login has ended."""
     live = telemetry.live
     with live.values_hub.subscribe(vehicle_id) as box:
         yield _event("values", LiveMessage(await live.latest(vehicle_id), 0))
-        while not box.closed:
+        while not box.closed and not await has_ended():
             values, dropped = await box.take(live.heartbeat_s)
             if values:
                 yield _event("values", LiveMessage(values, dropped))
@@ -82,18 +112,18 @@ async def values_of(telemetry: Telemetry, vehicle_id: str) -> AsyncIterator[Serv
 
 
 @get("/fleet/live", summary="Vehicles as they report", media_type="text/event-stream")
-async def get_fleet_live(telemetry: Shared) -> ServerSentEvent:
+async def get_fleet_live(request: AnyRequest, telemetry: Shared) -> ServerSentEvent:
     """Server-sent events: ``fleet`` with the ids of vehicles of which batches arrived."""
     telemetry.live.fleet_hub.check_room()
-    return ServerSentEvent(fleet_changes(telemetry), retry_duration=3_000)
+    return ServerSentEvent(fleet_changes(telemetry, _login_of(request)), retry_duration=3_000)
 
 
-async def fleet_changes(telemetry: Telemetry) -> AsyncIterator[ServerSentEventMessage]:
+async def fleet_changes(telemetry: Telemetry, has_ended: HasEnded) -> AsyncIterator[ServerSentEventMessage]:
     """The events of one reader of the fleet; ends when the hub closes."""
     live = telemetry.live
     with live.fleet_hub.subscribe(FLEET) as box:
         yield _heartbeat()
-        while not box.closed:
+        while not box.closed and not await has_ended():
             vehicles, _ = await box.take(live.heartbeat_s)
             if vehicles:
                 yield _event("fleet", FleetMessage(vehicles))

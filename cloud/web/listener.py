@@ -34,8 +34,47 @@ def _peer_certificate(transport: asyncio.BaseTransport) -> bytes:
     return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
 
 
-class CertificateHttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with the peer certificate in the scope."""
+class PatientHttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with bounded patience: a connection that has not finished its request's head within ``head_s`` (twice
+    that at most), or its body within ``body_s``, is closed. uvicorn alone waits for ever."""
+
+    head_s = 15.0
+    body_s = 60.0
+    _handle: asyncio.TimerHandle | None = None
+    _seen: object = None  # what the last look found unfinished, and when that began
+    _since_s = 0.0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        super().connection_lost(exc)
+
+    def _look_again(self) -> None:
+        self._handle = self.loop.call_later(self.head_s, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # a WebSocket by now
+            return
+        cycle, now_s = self.cycle, self.loop.time()
+        in_head = (cycle is None or cycle.response_complete) and self.timeout_keep_alive_task is None
+        in_body = cycle is not None and not cycle.response_complete and cycle.more_body
+        seen = (cycle, in_head) if in_head or in_body else None
+        if seen is None or seen != self._seen:
+            self._seen, self._since_s = seen, now_s
+        if self._seen is not None and now_s - self._since_s >= (0.9 * self.head_s if in_head else self.body_s):
+            self.transport.close()
+            return
+        self._look_again()
+
+
+class CertificateHttpProtocol(PatientHttpProtocol):
+    """HTTP/1.1 with the peer certificate in the scope. Bodies have their own bound, ``ingest.body_timeout_s``."""
+
+    body_s = float("inf")
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

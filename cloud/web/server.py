@@ -22,12 +22,15 @@ from cloud.services import Services
 from cloud.web.listener import (
     CertificateHttpProtocol,
     CertificateWebSocketProtocol,
+    PatientHttpProtocol,
     operator_tls_context,
     vehicle_tls_context,
 )
 
 log = get_logger("cloud.server")
 GRACE_S = 10
+#: Beyond it the operator port answers 503, so that whoever opens many there leaves descriptors to the vehicles.
+OPERATOR_CONNECTIONS_MAX = 1_000
 WS_MAX_BYTES = 64 * 1024
 
 
@@ -68,7 +71,7 @@ def _url(scheme: str, listener: socket.socket) -> str:
 def _server(app: ASGIApp, context: ssl.SSLContext | None, *, with_certificates: bool) -> _Server:
     config = uvicorn.Config(
         app,
-        http=CertificateHttpProtocol if with_certificates else "httptools",
+        http=CertificateHttpProtocol if with_certificates else PatientHttpProtocol,
         ws=CertificateWebSocketProtocol if with_certificates else "none",
         ws_max_size=WS_MAX_BYTES,
         ws_per_message_deflate=False,
@@ -77,6 +80,7 @@ def _server(app: ASGIApp, context: ssl.SSLContext | None, *, with_certificates: 
         access_log=False,
         server_header=False,
         backlog=1024,
+        limit_concurrency=None if with_certificates else OPERATOR_CONNECTIONS_MAX,
         timeout_keep_alive=120 if with_certificates else 30,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=64 * 1024,

@@ -20,6 +20,12 @@ SECURITY_HEADERS = (
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
+#: Of REST answers that do not say otherwise: nothing may run or frame them, and no cache keeps what a login allowed.
+DEFAULTS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
 #: Told of each finished request: method, status, seconds.
 Observer = Callable[[str, int, float], None]
 
@@ -27,8 +33,10 @@ Observer = Callable[[str, int, float], None]
 class Tracing:
     """Wraps an application."""
 
-    def __init__(self, app: ASGIApp, *, port: str, observe: Observer, log_requests: bool) -> None:
+    def __init__(self, app: ASGIApp, *, port: str, observe: Observer, log_requests: bool, is_tls: bool = False) -> None:
+        """``is_tls`` tells browsers to come by HTTPS only from now on."""
         self._app, self._port, self._observe, self._log_requests = app, port, observe, log_requests
+        self._headers = (*SECURITY_HEADERS, STRICT_TRANSPORT) if is_tls else SECURITY_HEADERS
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,11 +53,14 @@ class Tracing:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
+                headers = [
                     *message.get("headers", ()),
                     (b"x-request-id", request_id.encode("ascii")),
-                    *SECURITY_HEADERS,
+                    *self._headers,
                 ]
+                if scope["path"].startswith("/api/"):
+                    _set_default(headers)
+                message["headers"] = headers
             await send(message)
 
         try:
@@ -66,6 +77,11 @@ class Tracing:
                     status=status,
                     ms=round(seconds * 1e3, 1),
                 )
+
+
+def _set_default(headers: list[tuple[bytes, bytes]]) -> None:
+    present = {name.lower() for name, _ in headers}
+    headers += [(name, value) for name, value in DEFAULTS if name not in present]
 
 
 def _request_id(scope: Any) -> str:
