@@ -18,7 +18,8 @@ from anyio.abc import TaskStatus
 from dbc.logs import LogError, open_log
 from dbc.manifest import Manifest, ManifestError, load_manifest
 from gateway.can.config import OUR_INTERFACES, BusConfig
-from gateway.can.opening import open_source
+from gateway.can.model import SourceError
+from gateway.can.opening import make_ports, open_source
 from gateway.can.ports import FrameSource
 from gateway.can.pythoncan import interface_names
 from gateway.collect import LoadedSchemes, Selector, load_schemes
@@ -78,6 +79,10 @@ def load_inputs(config: Config, base: Path) -> tuple[Manifest, LoadedSchemes]:
             known = ", ".join(manifest.buses)
             raise ConfigError(f"bus {bus.name!r} is not in the manifest ({known})", where=f"$.buses[{i}].name")
         _check_bus(bus, i, base)
+    try:
+        make_ports(config.buses, config.read, config.replay)  # opens nothing
+    except SourceError as error:
+        raise ConfigError(str(error), where="$.buses") from error
     status_socket_path(config, base)
     open_identity(config, base)
     return manifest, load_schemes([base / name for name in config.collect.schemes], manifest)

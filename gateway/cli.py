@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,15 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     enrol.add_argument("--directory", required=True, type=Path, help="where key and certificate are kept")
     enrol.add_argument("--ca", metavar="FILE", help="trust this CA for the operator address, not the public ones")
     enrol.add_argument("--force", action="store_true", help="replace an identity that is there")
-    enrol.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS")
+    enrol.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
     enrol.set_defaults(run=_enrol)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds above 0")
+    return seconds
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -161,6 +169,10 @@ def _enrol(arguments: argparse.Namespace) -> int:
                 token = Path(token[1:]).read_text(encoding="ascii").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"cannot read the token: {error}") from error
+        if not re.match(r"https?://[^/\s]", arguments.cloud):
+            raise ConfigError(f"--cloud {arguments.cloud}: must begin with https://")
+        if arguments.ca is not None and not os.access(arguments.ca, os.R_OK):
+            raise ConfigError(f"--ca {arguments.ca}: not there, or not readable")
         request = make_key_request(arguments.vehicle)
         message = EnrolRequest(token=token, vehicle=arguments.vehicle, csr_pem=request.csr_pem)
         reply = anyio.run(partial(enrol, arguments.cloud, message, ca_file=arguments.ca, timeout_s=arguments.timeout))

@@ -93,9 +93,9 @@ def parse_channel(channel: str) -> tuple[str, int]:
         port = port.removeprefix(":")
     elif channel.count(":") == 1:
         group, _, port = channel.partition(":")
-    number = int(port) if port else DEFAULT_PORT
+    number = DEFAULT_PORT if not port else int(port) if port.isascii() and port.isdigit() else 0
     if not 0 < number < 65536:
-        raise ValueError(f"port {number}")
+        raise ValueError(f"port {port!r} is no number from 1 to 65535")
     if not ipaddress.ip_address(group).is_multicast:
         raise ValueError(f"{group} is not a multicast address")
     return group, number

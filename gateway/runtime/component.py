@@ -44,19 +44,24 @@ class Component(Protocol):
 
 
 async def _run_restarting(component: Component, *, task_status: TaskStatus[None]) -> None:
-    """An optional component: ready at once, restarted with growing pauses when it fails."""
-    task_status.started()
-    pause_s = RESTART_FIRST_S
+    """An optional component: ready when it is or its first try failed; restarted with growing pauses."""
+    pause_s, is_told = RESTART_FIRST_S, False
     while True:
         try:
             async with anyio.create_task_group() as tg:
                 await tg.start(component.run)
+                if not is_told:
+                    is_told = True
+                    task_status.started()
             return
         except* GatewayError as group:  # foreseen: its message tells enough
             error = "; ".join(str(e) for e in group.exceptions)
             log.error("component_failed", extra={"component": component.name, "error": error, "restart_in_s": pause_s})
         except* Exception:  # the supervision boundary
             log.exception("component_failed", extra={"component": component.name, "restart_in_s": pause_s})
+        if not is_told:
+            is_told = True
+            task_status.started()
         await anyio.sleep(pause_s)
         pause_s = min(pause_s * 2, RESTART_MAX_S)
 

@@ -89,6 +89,8 @@ WRONG = [
     ("drive.log", "vehicle.manifest", "$.buses[0].channel", "not a log"),
     ('"replay"', '"replya"', "$.buses[0].interface", "did you mean 'replay'"),
     ('"replay"', '"pcna"', "$.buses[0].interface", "did you mean 'pcan'"),
+    ('"replay"\nchannel = "drive.log"', '"udp_multicast"\nchannel = "239.0.0.1:zz"', "$.buses", "port 'zz'"),
+    ('"replay"\nchannel = "drive.log"', '"udp_multicast"\nchannel = "10.0.0.1"', "$.buses", "10.0.0.1"),
     ("[runtime]", f'[runtime]\nstatus_socket = "{"s" * 120}"', "$.runtime.status_socket", "107 bytes"),
 ]
 
@@ -242,3 +244,32 @@ def test_running_gateway_tells_and_stops_in_order(bench: Path, capsys: pytest.Ca
     assert not (bench / "gateway.sock").exists()
     with closing(Spool.open(bench / "spool")) as spool:
         assert sum(total.stored for total in spool.totals().values()) > 0
+
+
+# enrol
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "part"),
+    [
+        (["--cloud", "cloud.example"], os.EX_CONFIG, "https://"),
+        (["--ca", "no-such-file"], os.EX_CONFIG, "no-such-file"),
+        (["--token", "@no-such-file"], os.EX_CONFIG, "no-such-file"),
+        (["--vehicle", "a b"], os.EX_CONFIG, "vehicle id"),
+    ],
+)
+def test_enrol_refuses_before_it_asks_anyone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], status: int, part: str
+) -> None:
+    sound = ["--cloud", "https://127.0.0.1:1", "--vehicle", "A", "--token", "t", "--directory", str(tmp_path / "id")]
+    assert main(["gateway", "enrol", *sound, *words]) == status
+    assert part in capsys.readouterr().err
+    assert not (tmp_path / "id").exists()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "0", "inf", "x"])
+def test_enrol_refuses_a_timeout_that_is_none(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["gateway", "enrol", "--timeout", seconds])
+    assert ended.value.code == 2
+    assert "--timeout" in capsys.readouterr().err
