@@ -131,7 +131,10 @@ async def test_full_spool_evicts_bulk_before_critical_and_counts_it(cloud: RealC
         proxy.close()
 
 
-async def test_wifi_streams_wait_for_wifi_and_others_go(cloud: RealCloud, tmp_path: Path) -> None:
+async def test_wifi_streams_wait_for_wifi_and_others_go(
+    cloud: RealCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.link.uplink.IDLE_S", 0.2)
     await cloud.enrol("VIN1", tmp_path / "identity")
     kind = tmp_path / "kind"
     kind.write_text("cellular\n")
