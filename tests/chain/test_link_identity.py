@@ -17,6 +17,7 @@ from gateway.link.client import CloudClient
 from gateway.link.identity import Identity, make_key_request
 from gateway.wire.api import EnrolReply
 from tests.chain.roadside import LinkedVehicle, RealCloud, until
+from tests.cloud.support import make_pki
 
 pytestmark = pytest.mark.anyio
 DAY_NS = 86_400_000_000_000
@@ -153,8 +154,6 @@ async def test_data_is_filed_under_the_certificates_vehicle_whatever_the_batch_s
 
 
 def test_vehicle_is_read_from_the_certificate(tmp_path: Path) -> None:
-    from tests.cloud.support import make_pki
-
     authority = make_pki(tmp_path)
     request = make_key_request("someone else")
     issued = authority.issue_vehicle(request.csr_pem, "VIN7", now_ns=time.time_ns(), life_ns=DAY_NS)

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.errors import GatewayError, PeerError, TransportError
 from gateway.link.client import Refusal, RefusedError, classify
-from gateway.link.identity import make_key_request
-from gateway.wire.api import BATCHES, BatchAck, EnrolReply
+from gateway.link.identity import Identity, make_key_request
+from gateway.wire.api import BATCHES, BatchAck, CheckInReply, EnrolReply
 from tests.chain.roadside import LinkedVehicle, until
 from tests.cloud.support import make_pki
 from tests.gateway.link.answers import http, lying
@@ -27,8 +27,6 @@ def enrolled(directory: Path) -> None:
     authority = make_pki(directory)
     request = make_key_request("VIN1")
     issued = authority.issue_vehicle(request.csr_pem, "VIN1", now_ns=time.time_ns(), life_ns=DAY_NS)
-    from gateway.link.identity import Identity
-
     Identity(directory / "identity").store("VIN1", request, EnrolReply(issued.pem, authority.pem, "http://127.0.0.1:1"))
 
 
@@ -137,8 +135,6 @@ async def test_period_the_cloud_sets_must_make_sense(tmp_path: Path) -> None:
     try:
         for period_s, taken in ((-1, None), (0, None), (1e-9, None), (30, 30.0), (1e12, 30.0), (None, None)):
             raw = msgspec.json.encode({"now_ns": 10**30 if period_s == 30 else 1, "check_in_s": period_s})
-            from gateway.wire.api import CheckInReply
-
             await vehicle.wishes.fulfil(msgspec.json.decode(raw, type=CheckInReply))
             assert vehicle.wishes.check_in_s == taken
     finally:
