@@ -37,6 +37,7 @@ class FleetRow(msgspec.Struct, frozen=True):
 
     vehicle: VehicleView
     silent: bool
+    stopped: bool  # its last check-in was its good-bye
     connected: bool
     frames_per_s: float  # over all buses, as of the last check-in
     bytes_today: int
@@ -227,8 +228,9 @@ class AccountingDesk:
                 FleetRow(
                     vehicle=vehicle,
                     silent=vehicle.state == VehicleState.ENROLLED and old,
+                    stopped=summary.stopped,
                     connected=self._downlinks.is_connected(vehicle.id),
-                    frames_per_s=0.0 if old else summary.frames_per_s,
+                    frames_per_s=0.0 if old or summary.stopped else summary.frames_per_s,
                     bytes_today=today.get(vehicle.id, 0),
                     accounted=summary.complete,
                     unexplained=summary.unexplained,

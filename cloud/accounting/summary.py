@@ -40,6 +40,7 @@ class Summary:
     complete: bool | None  # None: no check-in yet
     unexplained: int
     frames_per_s: float  # as of the last check-in
+    stopped: bool  # it said good-bye
 
 
 @dataclass(slots=True)
@@ -123,11 +124,12 @@ def _summary(
     vehicle_id: str, check_in: CheckIn | None, streams: dict[str, _Stream], unseen: dict[str, StreamLedger]
 ) -> Summary:
     if check_in is None:
-        return Summary(None, 0, 0.0)
+        return Summary(None, 0, 0.0, stopped=False)
     told = {name: s.told for name, s in streams.items() if s.told is not None} | unseen
     facts = [_facts(stream) for stream in streams.values()]
     accounting = reconcile(vehicle_id, check_in.ledger, told, facts, 0)
-    return Summary(accounting.complete, accounting.unexplained, sum(b.frames_per_s for b in check_in.buses))
+    frames_per_s = sum(b.frames_per_s for b in check_in.buses)
+    return Summary(accounting.complete, accounting.unexplained, frames_per_s, check_in.stopping)
 
 
 def _facts(stream: _Stream) -> StreamFacts:

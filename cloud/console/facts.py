@@ -37,7 +37,7 @@ def state_of(state: str, *, silent: bool, stopped: bool = False) -> State:
 
 def row_state(row: FleetRow) -> State:
     """The same for a line of the fleet list."""
-    return state_of(row.vehicle.state, silent=row.silent)
+    return state_of(row.vehicle.state, silent=row.silent, stopped=row.stopped)
 
 
 def silence_note(silence: Silence) -> SilenceNote | None:

@@ -58,6 +58,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 def describe(error: Exception) -> tuple[Problem, dict[str, str]]:
     """The problem and extra headers of an error; anything unexpected is a 500 without details."""
     headers: dict[str, str] = {}
+    if isinstance(error, RecursionError):  # from the JSON decoder; nothing of ours recurses
+        error = InvalidInput("nested too deeply")
     if isinstance(error, CloudError):
         status, name = STATUS.get(type(error), (500, "internal"))
         if isinstance(error, TooMany | Unavailable):

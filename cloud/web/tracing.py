@@ -10,7 +10,9 @@ from typing import Any
 
 from litestar.types import ASGIApp, Message, Receive, Send
 
+from cloud.errors import NotFound
 from cloud.log import bind_contextvars, clear_contextvars, get_logger
+from cloud.web.problems import send_problem
 
 log = get_logger("cloud.access")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
@@ -64,7 +66,10 @@ class Tracing:
             await send(message)
 
         try:
-            await self._app(scope, receive, traced)
+            if "\x00" in scope["path"]:  # no address has one, and file systems refuse to look
+                await send_problem(scope, traced, NotFound("there is no such address"))
+            else:
+                await self._app(scope, receive, traced)
         finally:
             seconds = time.perf_counter() - started
             self._observe(scope["method"], status, seconds)
