@@ -85,7 +85,7 @@ def load_inputs(config: Config, base: Path) -> tuple[Manifest, LoadedSchemes]:
         raise ConfigError(str(error), where="$.buses") from error
     status_socket_path(config, base)
     open_identity(config, base)
-    return manifest, load_schemes([base / name for name in config.collect.schemes], manifest)
+    return manifest, load_schemes([base / name for name in config.collect.schemes], manifest, config.limits)
 
 
 def _check_bus(bus: BusConfig, number: int, base: Path) -> None:
@@ -185,7 +185,7 @@ class Gateway:
     async def _run(self, desk: SpoolDesk, keeper: LedgerKeeper, source: FrameSource, shelf: ManifestShelf) -> None:
         telemetry = self.config.telemetry
         channel: Channel[list[Piece]] = Channel("pieces", telemetry.channel_depth, OnFull.WAIT)
-        selector = Selector(self.manifest, self.loaded.schemes)
+        selector = Selector(self.manifest, self.loaded.schemes, self.config.limits)
         budget = BudgetKeeper(self.config.budget, keeper.budget)
         collector = self._collector(source, selector, keeper, budget, channel)
         writer = self._writer(desk, keeper, budget, channel)

@@ -15,9 +15,11 @@ import msgspec
 
 from gateway.can.config import MAX_BUSES, BusConfig, ReadConfig, ReplayConfig
 from gateway.collect.budget import BudgetConfig
+from gateway.collect.model import Limits
 from gateway.errors import ConfigError
 from gateway.link.identity import VEHICLE_ID
 from gateway.wire.api import MAX_BATCH_BYTES
+from gateway.wire.codec import MAX_ITEMS
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +83,7 @@ class Config(_Section, frozen=True):
     vehicle: str
     buses: tuple[BusConfig, ...]
     collect: CollectSection
+    limits: Limits = Limits()
     budget: BudgetConfig = BudgetConfig()
     read: ReadConfig = ReadConfig()
     replay: ReplayConfig = ReplayConfig()
@@ -92,12 +95,13 @@ class Config(_Section, frozen=True):
 
 #: The smallest and largest value of each key, as ``section.key``. NaN is in no range.
 _RANGES: dict[str, tuple[float, float]] = {
+    **{f"limits.{name}": (1, 10**9) for name in Limits.__struct_fields__},
     "spool.max_bytes": (1, 2**50),
     "spool.segment_bytes": (1, 2**40),
     "telemetry.critical_period_s": (0.001, 86_400),
     "telemetry.normal_period_s": (0.001, 86_400),
     "telemetry.bulk_period_s": (0.001, 86_400),
-    "telemetry.max_batch_items": (1, 100_000_000),
+    "telemetry.max_batch_items": (1, MAX_ITEMS),
     "telemetry.max_batch_bytes": (1, MAX_BATCH_BYTES),
     "telemetry.checkpoint_s": (0.001, 86_400),
     "telemetry.channel_depth": (1, 1_000_000),

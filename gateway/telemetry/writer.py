@@ -17,7 +17,7 @@ from gateway.spool import Spool, SpoolError
 from gateway.telemetry.batcher import Batcher, OpenBatch, Piece
 from gateway.telemetry.desk import SpoolDesk
 from gateway.telemetry.ledger import LedgerKeeper
-from gateway.wire.codec import encode_batch
+from gateway.wire.codec import MAX_ITEMS, encode_batch
 from gateway.wire.samples import Event, SampleBlock
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,10 @@ class Writer:
         if items == 0:
             return
         may_split = max(len(content[0].row_timestamp_ns), len(content[1]), len(content[2])) > 1
+        if items > MAX_ITEMS and may_split:
+            for half in halves(content):
+                await self._store(batch, half)
+            return
         created_ns, state = self._clock.utc_ns(), self._keeper.persisted()
 
         def work(spool: Spool) -> int:

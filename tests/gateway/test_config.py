@@ -69,6 +69,8 @@ WRONG = [
     ("[replay]\nspeed = nan", "$.replay", "speed"),
     ("[budget]\nbytes_per_day = -1", "$.budget.bytes_per_day", ">= 0"),
     ("[budget]\npacing = 2.0", "$.budget.pacing", "<= 1"),
+    ("[limits]\nmax_held_frames = 0", "$.limits.max_held_frames", "1"),
+    ("[limits]\nmax_scheme = 5", "$.limits", "max_scheme"),
     ("[runtime]\nexit_when_replayed = 1", "$.runtime.exit_when_replayed", "Expected bool"),
     ("[nonsense]\na = 1", "", "nonsense"),
 ]

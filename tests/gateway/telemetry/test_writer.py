@@ -178,3 +178,14 @@ def test_disk_that_refuses_a_checkpoint_does_not_end_the_gateway() -> None:
     assert ledger.unexplained == 0
     assert sum(s.stored for s in ledger.streams) == 300
     assert health.summary()["writer"] == "ok"
+
+
+def test_piece_with_more_items_than_a_batch_may_have_is_stored_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long pre-trigger window lets go of everything it held at once."""
+    monkeypatch.setattr("gateway.telemetry.writer.MAX_ITEMS", 1000)
+    ledger = write(tmp_path, [piece(noisy_block(2500))])
+    contents = stored(tmp_path)
+    assert [len(decode_batch(c).samples) for c in contents] == [625, 625, 625, 625]
+    assert ledger.unexplained == 0
