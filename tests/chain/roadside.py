@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import numpy as np
+from anyio import to_thread
 
 from cloud.app import build_services
 from cloud.auth.audit import CLI
@@ -100,9 +101,13 @@ class RealCloud:
         return self.services.db.path
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Rows of the database, read or changed behind the service's back."""
+        """Rows of the database. Reading only: a writer in the same loop would wait for itself."""
         with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as db, db:
             return db.execute(statement, values).fetchall()
+
+    async def change(self, statement: str, *values: object) -> None:
+        """Change the database behind the service's back."""
+        await to_thread.run_sync(lambda: self.query(statement, *values))
 
     def save(self) -> Path:
         """A copy of the database as of now."""

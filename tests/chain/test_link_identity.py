@@ -64,7 +64,7 @@ async def test_renewal_takes_effect_for_uploads_and_downlink_with_nothing_lost(
             tg.cancel_scope.cancel()
         # Only the newest counts now: whoever still used an older one would be refused.
         newest = format(serial(identity), "x")
-        cloud.query("UPDATE certificates SET revoked_ns=1 WHERE ltrim(serial, '0')!=?", newest)
+        await cloud.change("UPDATE certificates SET revoked_ns=1 WHERE ltrim(serial, '0')!=?", newest)
         await vehicle.store("normal", 5)
         await vehicle.delivered()
         assert len(set(cloud.batches("VIN1"))) == len(cloud.batches("VIN1")) == 55
