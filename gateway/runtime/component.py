@@ -110,7 +110,7 @@ async def run_all(components: Sequence[Component], stop: anyio.Event) -> None:
     failures: list[Exception] = []
     async with AsyncExitStack() as stack:
         for component in components:
-            if stop.is_set():
+            if failures:  # asked to stop meanwhile, all are started all the same: sinks end when their sources do
                 break
             await stack.enter_async_context(_serving(component, stop, failures))
         await stop.wait()

@@ -82,6 +82,20 @@ def test_failed_source_stops_the_whole_in_order_and_is_reported() -> None:
     anyio.run(scenario)
 
 
+def test_stop_that_comes_while_starting_still_ends_sinks_by_their_sources() -> None:
+    """Else a sink would wait out its whole drain time for a source that was never started."""
+
+    async def scenario() -> list[str]:
+        channel: Channel[int] = Channel("c", 8, OnFull.WAIT)
+        story: list[str] = []
+        stop = anyio.Event()
+        stop.set()
+        await run_all([Sink(channel, story), Source(channel, story)], stop)
+        return story
+
+    assert anyio.run(scenario) == ["sink up", "source up", "source down", "sink down"]
+
+
 def test_component_that_fails_to_start_is_reported() -> None:
     class Broken:
         name, drain_s, optional = "broken", 0.0, False
