@@ -33,7 +33,7 @@ async def fill(r: Rig, vehicle: str) -> None:
 
 
 def tiers(r: Rig) -> dict[str, int]:
-    return {t.name: len(list(t.rglob("*.parquet"))) for t in sorted(r.lake.root.iterdir())}
+    return {t.name: len(list(t.rglob("*.parquet"))) for t in sorted(r.lake.root.iterdir()) if t.is_dir()}
 
 
 def test_each_tier_keeps_its_own_days_and_the_report_says_what_went(tmp_path: Path) -> None:
