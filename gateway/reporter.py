@@ -71,6 +71,7 @@ class Reporter:
             health=self._health.summary(),
             budget_level=self._budget.level(now_ns),
             stopping=is_last,
+            spool_id=self._desk.spool_id,
         )
 
     def _bus(self, counters: BusCounters) -> BusState:

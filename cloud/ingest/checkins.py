@@ -12,7 +12,7 @@ from cloud.config import Fleet, IngestLimits
 from cloud.db import Database
 from cloud.errors import InvalidInput
 from cloud.ingest.model import CheckInRow, RangeKind, RangeRow, StreamRow
-from cloud.ingest.names import check_range, resolve_stream
+from cloud.ingest.names import check_range, is_stream, resolve_stream
 from cloud.ingest.sequences import SequenceSet
 from cloud.manifests import ManifestRow
 from gateway.wire.api import CheckIn, CheckInReply, SequenceRange
@@ -121,7 +121,10 @@ class CheckIns:
             for row in await session.scalars(select(StreamRow).where(StreamRow.vehicle_id == vehicle_id))
         }
         for told in check_in.ledger.streams:
-            name = resolve_stream(told.stream, rows)
+            full = f"{check_in.spool_id}/{told.stream}"
+            if full not in rows and is_stream(full) and told.acknowledged_sequence > 0:
+                rows[full] = await self._stream_row(session, vehicle_id, full)
+            name = full if full in rows else resolve_stream(told.stream, rows)
             if name is None:
                 continue
             row = rows[name]

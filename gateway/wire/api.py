@@ -123,6 +123,7 @@ class CheckIn(msgspec.Struct, frozen=True, kw_only=True):
     health: dict[str, str] = {}  # component -> "ok", "degraded: …", "failed: …"
     budget_level: int = 0
     stopping: bool = False
+    spool_id: str = ""  # with it the ledger's stream names are the full ones: <spool id>/<stream>
 
 
 class CheckInReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -292,6 +292,7 @@ class LinkedVehicle:
             not_found=self.uplink.not_found(),
             health=self.health.summary(),
             stopping=is_last,
+            spool_id=self.desk.spool_id,
         )
 
     async def pending(self) -> int:
