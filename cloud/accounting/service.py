@@ -122,7 +122,8 @@ class AccountingDesk:
         rows = {row.stream: row for row in await session.scalars(query)}
         told: dict[str, StreamLedger] = {}
         for stream in check_in.ledger.streams if check_in else ():
-            told[resolve_stream(stream.stream, rows) or stream.stream] = stream
+            spool_id = check_in.spool_id if check_in else ""
+            told[resolve_stream(stream.stream, rows, spool_id) or stream.stream] = stream
         facts = [await _stream_facts(session, row, told.get(name)) for name, row in rows.items()]
         return reconcile(vehicle_id, check_in.ledger if check_in else None, told, facts, received_ns)
 

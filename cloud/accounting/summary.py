@@ -66,7 +66,7 @@ async def summarise(session: AsyncSession, vehicle_ids: Sequence[str]) -> dict[s
     for vehicle_id, check_in in check_ins.items():
         rows = {name: stream.row for name, stream in streams[vehicle_id].items()}
         for told in check_in.ledger.streams:
-            name = resolve_stream(told.stream, rows)
+            name = resolve_stream(told.stream, rows, check_in.spool_id)
             if name is None:
                 unseen.setdefault(vehicle_id, {})[told.stream] = told
             else:

@@ -124,7 +124,7 @@ class CheckIns:
             full = f"{check_in.spool_id}/{told.stream}"
             if full not in rows and is_stream(full) and told.acknowledged_sequence > 0:
                 rows[full] = await self._stream_row(session, vehicle_id, full)
-            name = full if full in rows else resolve_stream(told.stream, rows)
+            name = resolve_stream(told.stream, rows, check_in.spool_id)
             if name is None:
                 continue
             row = rows[name]

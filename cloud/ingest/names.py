@@ -32,9 +32,14 @@ def check_range(told: SequenceRange) -> None:
         raise InvalidInput("a range goes from 1 or more upwards", where="first")
 
 
-def resolve_stream(name: str, known: Mapping[str, HasLastReceived]) -> str | None:
-    """The full name of a stream in a ledger, which may leave the spool id out: then the one that received last."""
+def resolve_stream(name: str, known: Mapping[str, HasLastReceived], spool_id: str = "") -> str | None:
+    """The full name of a stream in a ledger, which may leave the spool id out.
+
+    Where the check-in does not tell the spool either (older vehicles), it is the one that received last.
+    """
     if name in known:
         return name
+    if (full := f"{spool_id}/{name}") in known:
+        return full
     candidates: Iterable[str] = (full for full in known if full.partition("/")[2] == name)
     return max(candidates, key=lambda full: (known[full].last_received_ns, full), default=None)
