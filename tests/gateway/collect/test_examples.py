@@ -9,6 +9,7 @@ import pytest
 
 import gateway.collect
 from dbc.load import compile_manifest
+from dbc.manifest import Manifest
 from gateway.collect import Limits, Names, load_schemes, parse_scheme, resolve
 from gateway.collect.bind import bind
 from gateway.collect.explain import words
@@ -19,8 +20,12 @@ from tests.support import ROOT
 EXAMPLES = sorted((Path(gateway.collect.__file__).parent / "examples").glob("*.toml"))
 
 
+def simulated_vehicle() -> Manifest:
+    return compile_manifest({bus.name: [bus.dbc] for bus in BUSES}, name="outrider-one")[0]
+
+
 def test_examples_are_sound_for_the_simulated_vehicle() -> None:
-    manifest, _ = compile_manifest({bus.name: [bus.dbc] for bus in BUSES}, name="outrider-one")
+    manifest = simulated_vehicle()
     loaded = load_schemes(EXAMPLES, manifest)
     assert loaded.errors == ()
     assert len(loaded.schemes) == len(EXAMPLES) == 5
@@ -28,13 +33,20 @@ def test_examples_are_sound_for_the_simulated_vehicle() -> None:
         assert len(words(scheme, manifest)) > 3
 
 
-@pytest.mark.parametrize("page", ["docs/integrator/write-a-scheme.md", "docs/reference/collection-schemes.md"])
-def test_schemes_in_the_documentation_are_sound(page: str) -> None:
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("docs/integrator/write-a-scheme.md", Names(simulated_vehicle())),
+        ("docs/reference/collection-schemes.md", NAMES),
+    ],
+    ids=["guide", "reference"],
+)
+def test_schemes_in_the_documentation_are_sound(page: str, names: Names) -> None:
     text = (ROOT / page).read_text()
     schemes = [block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if block.startswith("id =")]
     assert schemes
     for block in schemes:
-        assert resolve(parse_scheme(block), NAMES).id
+        assert resolve(parse_scheme(block), names).id
 
 
 def test_conditions_in_the_documentation_are_sound() -> None:
