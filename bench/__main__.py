@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,15 @@ def run_in_guest(name: str) -> list[Row]:
         command = [str(ROOT / "tests" / "vcan" / "run"), "--", sys.executable, "-c", code]
         subprocess.run(command, check=True, cwd=ROOT, timeout=GUEST_TIMEOUT_S)
         return list(json.loads(out.read_text()))
+
+
+def _attempt(run: Callable[[str], list[Row]], name: str) -> list[Row]:
+    """A module's rows; one that fails counts as a missed budget and does not keep the others from running."""
+    try:
+        return run(name)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        print(f"{name} failed: {error}", file=sys.stderr)
+        return [{"name": f"{name}: failed", "value": 0, "met": False}]
 
 
 def text(rows: Sequence[Row]) -> str:
@@ -93,9 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in arguments.names or MODULES:
         importlib.import_module(f"bench.{name}")
         print(f"\n{name}: {MODULES[name]}", flush=True)
-        found = run_here(name)
+        found = _attempt(run_here, name)
         if name in GUEST_MODULES and not arguments.no_guest:
-            found += run_in_guest(name)
+            found += _attempt(run_in_guest, name)
         print(text(found), flush=True)
         rows += found
     if arguments.json:
