@@ -130,7 +130,7 @@ def _kernel_boot() -> str:
 
 
 class Gateway:
-    """One configured gateway, ready to run. All wiring is in ``_telemetry`` and ``_link``."""
+    """One configured gateway, ready to run. All wiring is in ``_run`` and ``_link``."""
 
     def __init__(self, config: Config, base: Path, *, clock: Clock | None = None) -> None:
         self.config, self.base, self.clock = config, base, clock or SystemClock()

@@ -15,6 +15,8 @@ import msgspec
 
 from gateway.errors import ConfigError, GatewayError, NotNowError, PeerError, TransportError
 
+_SAFE_URL = re.compile(r"https://[^/\s]|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/|$)")
+
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the group's commands."""
@@ -169,8 +171,8 @@ def _enrol(arguments: argparse.Namespace) -> int:
                 token = Path(token[1:]).read_text(encoding="ascii").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"cannot read the token: {error}") from error
-        if not re.match(r"https?://[^/\s]", arguments.cloud):
-            raise ConfigError(f"--cloud {arguments.cloud}: must begin with https://")
+        if not _SAFE_URL.match(arguments.cloud):  # the token goes out and the trust anchor comes in on this way
+            raise ConfigError(f"--cloud {arguments.cloud}: must begin with https:// (http:// on this machine only)")
         if arguments.ca is not None and not os.access(arguments.ca, os.R_OK):
             raise ConfigError(f"--ca {arguments.ca}: not there, or not readable")
         request = make_key_request(arguments.vehicle)

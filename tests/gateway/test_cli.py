@@ -253,6 +253,10 @@ def test_running_gateway_tells_and_stops_in_order(bench: Path, capsys: pytest.Ca
     ("words", "status", "part"),
     [
         (["--cloud", "cloud.example"], os.EX_CONFIG, "https://"),
+        (["--cloud", "http://cloud.example:8080"], os.EX_CONFIG, "https://"),
+        (["--cloud", "http://127.0.0.1.evil.example"], os.EX_CONFIG, "https://"),
+        (["--cloud", "http://localhost@evil.example"], os.EX_CONFIG, "https://"),
+        (["--cloud", "http://localhost:x@evil.example"], os.EX_CONFIG, "https://"),
         (["--ca", "no-such-file"], os.EX_CONFIG, "no-such-file"),
         (["--token", "@no-such-file"], os.EX_CONFIG, "no-such-file"),
         (["--vehicle", "a b"], os.EX_CONFIG, "vehicle id"),
