@@ -58,7 +58,7 @@ LOCK := uv pip compile -q --generate-hashes --universal --python-version 3.11 --
 lock:
 	$(LOCK) --all-extras -o requirements/dev.txt
 	$(LOCK) -c requirements/dev.txt -o requirements/vehicle.txt
-	$(LOCK) --extra build --extra cloud --extra sim --extra dbc -c requirements/dev.txt -o requirements/all.txt
+	$(LOCK) --extra build --extra cloud --extra sim --extra dbc --extra tester -c requirements/dev.txt -o requirements/all.txt
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -16,6 +16,7 @@ import msgspec
 from gateway.can.config import MAX_BUSES, BusConfig, ReadConfig, ReplayConfig
 from gateway.collect.budget import BudgetConfig
 from gateway.collect.model import Limits
+from gateway.diag.config import DiagnosticsSection
 from gateway.errors import ConfigError
 from gateway.link.identity import VEHICLE_ID
 from gateway.wire.api import MAX_BATCH_BYTES
@@ -91,6 +92,7 @@ class Config(_Section, frozen=True):
     telemetry: TelemetrySection = TelemetrySection()
     link: LinkSection = LinkSection()
     runtime: RuntimeSection = RuntimeSection()
+    diagnostics: DiagnosticsSection = DiagnosticsSection()
 
 
 #: The smallest and largest value of each key, as ``section.key``. NaN is in no range.

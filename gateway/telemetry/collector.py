@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import anyio
@@ -11,6 +11,7 @@ import numpy as np
 from anyio.abc import TaskStatus
 
 from gateway.can.model import BusCounters, Filters, IdFilter, SourceEnded
+from gateway.can.observer import FrameObserver
 from gateway.can.ports import FrameSource
 from gateway.collect import OUTCOMES, Collected, Selector
 from gateway.collect.budget import BudgetKeeper
@@ -49,10 +50,12 @@ class Collector:
         health: HealthBoard,
         clock: Clock,
         filtered_buses: Collection[str],
+        observers: Sequence[FrameObserver] = (),
     ) -> None:
         self._source, self._selector, self._keeper, self._budget = source, selector, keeper, budget
         self._outlet, self._health, self._clock = outlet, health, clock
         self._filtered_buses = filtered_buses
+        self._observers = tuple(observers)
         self._filters: Filters = {}
         self._retune_at_ns = 0
         buses = selector.manifest.buses
@@ -91,17 +94,23 @@ class Collector:
         if (level := self._budget.level(now_ns)) != self._selector.degradation:
             self._selector.set_degradation(level)
         self._retune(now_ns)
+        for observer in self._observers:
+            observer.observe(frames, now_ns)
         self._take(self._selector.feed(frames, now_ns) if len(frames) else self._selector.tick(now_ns))
         self._observe(self._source.take_events() + self._budget.drain_events())
         await self._hand_on()
 
     def _retune(self, now_ns: int) -> None:
-        """Let the kernel pass only what the schemes active now need."""
+        """Let the kernel pass only what the schemes active now and the observers need."""
         if not self._filtered_buses or 0 <= now_ns - self._retune_at_ns < RETUNE_NS:
             return
         self._retune_at_ns = now_ns
+        observed: dict[str, set[tuple[int, bool]]] = {}
+        for observer in self._observers:
+            for name, needed in observer.wanted().items():
+                observed.setdefault(name, set()).update(needed)
         wanted: Filters = {
-            name: [IdFilter(can_id, extended) for can_id, extended in sorted(ids)]
+            name: [IdFilter(can_id, extended) for can_id, extended in sorted({*ids, *observed.get(name, ())})]
             for name, ids in zip(self._selector.manifest.buses, self._selector.kernel_filters(), strict=True)
             if ids is not None and name in self._filtered_buses
         }

@@ -7,6 +7,7 @@
 | ``PUT /v1/manifests/{hash hex}`` | manifest file → 204 |
 | ``POST /v1/check-in`` | ``CheckIn`` → ``CheckInReply`` |
 | ``POST /v1/certificate`` | ``RenewRequest`` → ``RenewReply`` |
+| ``POST /v1/diagnostics/results`` | ``DiagnosticResult`` → 204 |
 | ``GET /v1/downlink`` (WebSocket) | ``CheckInReply`` pushed whenever something in it changes |
 
 Answers to ``POST /v1/batches``: 200 durable (also a duplicate, or a batch kept as dead letter); 413 larger than
@@ -19,6 +20,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway.wire.ledger import Ledger
+from gateway.wire.orders import SignedOrder
 
 BATCHES = "/v1/batches"
 MANIFESTS = "/v1/manifests"
@@ -47,6 +49,7 @@ class EnrolReply(msgspec.Struct, frozen=True):
     certificate_pem: str
     ca_pem: str  # trust anchor for the vehicle port
     vehicle_url: str  # https://host:port of the vehicle port
+    order_key: str = ""  # Ed25519 public key (raw, hexadecimal) whose orders the vehicle obeys; empty: none
 
 
 class RenewRequest(msgspec.Struct, frozen=True):
@@ -60,6 +63,7 @@ class RenewReply(msgspec.Struct, frozen=True):
 
     certificate_pem: str
     ca_pem: str
+    order_key: str = ""
 
 
 class BatchAck(msgspec.Struct, frozen=True):
@@ -134,3 +138,4 @@ class CheckInReply(msgspec.Struct, frozen=True, kw_only=True):
     evicted_known: tuple[SequenceRange, ...] = ()  # need not be told again
     needs_manifest: bool = False
     check_in_s: float | None = None  # overrides the vehicle's period
+    orders: tuple[SignedOrder, ...] = ()  # not yet answered ones; see ``gateway.wire.orders``

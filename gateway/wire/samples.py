@@ -80,10 +80,13 @@ class EventKind(StrEnum):
     CLOCK_JUMP = "clock_jump"  # detail holds the step in ns
     FRAMES_LOST = "frames_lost"  # kernel drops; detail holds the count
     BUDGET = "budget"  # the degradation level changed; detail holds the new one
+    DTC = "dtc"  # source is the ECU, detail the JSON of ``gateway.wire.dtc.DtcReport``
+    AUDIT = "audit"  # a decision about diagnostics; detail is JSON of a record of the audit log
+    INTRUSION = "intrusion"  # the CAN firewall refused frames; source is the bus, detail tells rule and counts
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """One event; ``detail`` is short text for people."""
+    """One event; ``detail`` is short text for people, or JSON where the kind says so."""
 
     timestamp_ns: int
     kind: EventKind

@@ -1,0 +1,21 @@
+"""Those who watch the frames that pass, besides collection: fault monitors, the vehicle's state, detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from dbc.frames import FrameBatch
+
+
+class FrameObserver(Protocol):
+    """Sees every batch the collector reads; called in its task, so it must be quick and must not raise."""
+
+    def wanted(self) -> dict[str, Collection[tuple[int, bool]]]:
+        """Per bus name the (identifier, is extended) it needs, so that kernel filters let them pass."""
+
+    def observe(self, frames: FrameBatch, now_ns: int) -> None:
+        """Frames in order of reception, ``bus`` numbered as in the manifest. Empty when only time passed.
+
+        ``now_ns`` is UTC. Called at least once a second.
+        """

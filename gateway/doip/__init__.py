@@ -1,0 +1,1 @@
+"""ISO 13400-2: diagnostics over IP."""

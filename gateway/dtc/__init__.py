@@ -1,0 +1,1 @@
+"""Fault memory: test results in, status bytes, snapshots and reports out."""

@@ -1,0 +1,1 @@
+"""Guards: the diagnostic firewall in front of the ECUs, and the CAN firewall between buses."""

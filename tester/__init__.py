@@ -1,0 +1,1 @@
+"""The bench technician's tool: ``outrider uds``."""
