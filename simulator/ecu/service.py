@@ -52,6 +52,10 @@ class Refusal(Exception):
         self.nrc = nrc
 
 
+class NoAnswer(Exception):  # no error: a request that is not answered at all
+    """A handler's silence, as OBD services keep it for what they do not support. Never for UDS services."""
+
+
 class Session(IntEnum):
     """Diagnostic sessions every ECU may have; a description may add more (0x40-0x7E)."""
 
@@ -63,10 +67,14 @@ class Session(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Where something may be used. ``security``: the 0x27 level that must be unlocked (0: none)."""
+    """Where something may be used. ``security``: the 0x27 level that must be unlocked (0: none).
+
+    ``authenticated``: a tester must have proven itself by 0x29 (0x34 otherwise).
+    """
 
     sessions: frozenset[int] = frozenset({1, 2, 3})
     security: int = 0
+    authenticated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
