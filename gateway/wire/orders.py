@@ -7,15 +7,26 @@ never seen before. The key travels in ``EnrolReply``/``RenewReply``.
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 #: Put before the payload when signing, so that a signature means nothing elsewhere.
 DOMAIN = b"outrider order 1\n"
 MAX_ORDER_BYTES = 64 * 1024
+#: No order may live longer: the vehicle must remember each until its end.
+MAX_LIFE_S = 31 * 24 * 3600
+#: Length bound of an order's id.
+MAX_ID_CHARS = 64
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """The payload once decoded; unknown keys are refused by the vehicle."""
+def key_id_of(public_key: bytes) -> str:
+    """How an order names the raw Ed25519 public key that verifies it."""
+    return hashlib.sha256(public_key).hexdigest()[:16]
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The payload once decoded. Unknown keys are refused: one that was meant to restrict must not be overlooked."""
 
     id: str  # unique for ever: the nonce
     vehicle: str
