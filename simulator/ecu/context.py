@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -47,6 +48,8 @@ class EcuContext:
     #: Reads a DID whatever the access, for snapshots; None: there is no such DID. Set by service 0x22.
     read_did: Callable[[int], bytes | None] = field(default=lambda did: None)
     #: Values that replace what the description says of a DID (software versions after a flash); non-volatile.
+    #: What services of one module share (fault memory, flash); by module name.
+    shared: dict[str, Any] = field(default_factory=dict)
     _boot_mode: bool = False
     _running: bool = True
     _normal_off: bool = False
