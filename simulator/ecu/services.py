@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from simulator.ecu.context import EcuContext
 from simulator.ecu.description import DescriptionError, EcuDescription
+from simulator.ecu.dtc import ClearDtcs, ControlDtcSetting, ReadDtcs
 from simulator.ecu.server import EcuServer
 from simulator.ecu.service import Service
 from simulator.ecu.session import EcuReset, SessionControl, TesterPresent
@@ -18,7 +19,10 @@ ServiceFactory = Callable[[EcuContext, EcuDescription], Service]
 #: Service identifier to what makes it. 0x10 is made apart: it needs the server.
 SERVICE_FACTORIES: dict[int, ServiceFactory] = {
     0x11: EcuReset,
+    0x14: ClearDtcs,
+    0x19: ReadDtcs,
     0x3E: TesterPresent,
+    0x85: ControlDtcSetting,
 }
 
 
