@@ -36,13 +36,14 @@ demo: $(DEMO_STAMP)
 	@$(BIN)/python -m outrider demo $(ARGS)
 
 apt-test:
-	@tests/tools/apt-install user-mode-linux can-utils iproute2 kmod chromium chromium-driver
+	@tests/tools/apt-install user-mode-linux can-utils iproute2 kmod chromium chromium-driver \
+		qemu-system-x86 busybox-static
 
 test: setup apt-test lint
 	OUTRIDER_GUEST=1 OUTRIDER_BROWSER=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: setup
-	OUTRIDER_FAST=1 $(BIN)/python -m pytest -m "not guest and not browser and not slow" $(PARALLEL) $(ARGS)
+	OUTRIDER_FAST=1 $(BIN)/python -m pytest -m "not guest and not kernel_isotp and not browser and not slow" $(PARALLEL) $(ARGS)
 
 bench: setup apt-test
 	$(BIN)/python -m bench $(ARGS)

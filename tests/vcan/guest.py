@@ -1,12 +1,14 @@
 """Run a command where vcan0..vcan5 exist, whatever the machine's kernel.
 
-    tests/vcan/run [--netns | --host | --uml] [--timeout S] [--memory M] [--env NAME[=VALUE]] [-- COMMAND …]
+    tests/vcan/run [--netns | --host | --uml | --qemu] [--timeout S] [--memory M] [--env NAME[=VALUE]] [-- COMMAND …]
 
 Three places offer the interfaces, and ``--auto`` (the default) takes the first that works:
 
 * ``netns``: a network namespace of this kernel, where it has the vcan module; nothing outside it changes.
 * ``host``: vcan0 … vcan5 are there already.
 * ``uml``: a throw-away User-Mode Linux guest over this file system. No root rights, no image.
+
+A fourth is taken only when asked for: ``qemu``, Debian's kernel emulated, several times slower but with kernel ISO-TP.
 
 Standard library only and no import of ours, because it runs before any environment exists.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import os
 import shlex
 import shutil
@@ -34,6 +37,11 @@ from typing import BinaryIO
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+if str(ROOT) not in sys.path:  # started as a script
+    sys.path.insert(0, str(ROOT))
+
+from tests.vcan import qemu  # noqa: E402  # needs the line above
+
 INTERFACES = tuple(f"vcan{n}" for n in range(6))
 
 #: Statuses of our own, after sysexits.h and timeout(1).
@@ -236,6 +244,38 @@ def run_uml(job: Job, stdout: BinaryIO, stderr: BinaryIO) -> int:
     pipes = [os.pipe() for _ in range(3)]
     ends = [write for _, write in pipes]
     line += [f"con0=null,fd:{ends[0]}", f"ssl0=null,fd:{ends[1]}", f"ssl1=null,fd:{ends[2]}"]
+    return _run_guest(line, job, pipes, stdout, stderr)
+
+
+def run_qemu(job: Job, stdout: BinaryIO, stderr: BinaryIO) -> int:
+    """The same in the emulated machine.
+
+    Raises:
+        GuestError: as ``run_uml``, or the emulator or its kernel cannot be had.
+    """
+    try:
+        files = qemu.prepare()
+    except qemu.QemuError as error:
+        raise GuestError(str(error), EX_UNAVAILABLE) from error
+    start = functools.partial(
+        qemu.command_line, files, directory=job.directory, init=HERE / "init-qemu.sh", memory_mib=job.memory_mib
+    )
+    if not job.command:
+        with _spawn(start(console=["-serial", "stdio"], ports=()), job) as process:
+            return _wait(process, job, Pump(os.open(os.devnull, os.O_RDONLY), None))
+    pipes = [os.pipe() for _ in range(3)]
+    ends = [write for _, write in pipes]
+    console = ["-add-fd", f"fd={ends[0]},set=9", "-chardev", "file,id=console,path=/dev/fdset/9,append=on"]
+    return _run_guest(
+        start(console=[*console, "-serial", "chardev:console"], ports=ends[1:]), job, pipes, stdout, stderr
+    )
+
+
+def _run_guest(
+    line: Sequence[str], job: Job, pipes: Sequence[tuple[int, int]], stdout: BinaryIO, stderr: BinaryIO
+) -> int:
+    """Run the emulator; the pipes carry its console, standard output and standard error."""
+    ends = [write for _, write in pipes]
     with _spawn(line, job, ends) as process:
         for end in ends:
             os.close(end)
@@ -337,6 +377,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("auto", "the first place that works (default)"),
         ("uml", "a User-Mode Linux guest"),
+        ("qemu", "an emulated machine with Debian's kernel, for kernel ISO-TP; never taken by itself"),
         ("netns", "a network namespace of this kernel"),
         ("host", "here, where vcan0..vcan5 are up already"),
     ):
@@ -377,8 +418,9 @@ def run_command(
         environment = passed_environment(extra_environment, place, inside, coloured=coloured)
         job = Job(command, directory, environment, Path.cwd(), timeout_s, memory_mib)
         job.write()
-        if place == "uml":
-            return run_uml(job, stdout or sys.stdout.buffer, stderr or sys.stderr.buffer)
+        if place in ("uml", "qemu"):
+            run_guest = run_uml if place == "uml" else run_qemu
+            return run_guest(job, stdout or sys.stdout.buffer, stderr or sys.stderr.buffer)
         return run_directly(job, place)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,8 +1,9 @@
-"""Where tests marked ``guest`` run.
+"""Where tests marked ``guest`` or ``kernel_isotp`` run.
 
-They need vcan0 … vcan5. Where those exist (in the guest, or on a host that has them) they run like any other test.
-Elsewhere they are deselected, and one item, ``test_suite_in_vcan_guest``, starts the guest once with all of them.
-Inside, this plugin writes one JSON line per finished phase to ``OUTRIDER_GUEST_REPORT``, which that item reads.
+They need vcan0 … vcan5, the latter also the kernel's ISO-TP. Where those exist (in the guest, or on a host that has
+them) they run like any other test. Elsewhere they are deselected, and one item for each mark, named in ``STARTERS``,
+starts a guest once with all of them. Inside, this plugin writes one JSON line per finished phase to
+``OUTRIDER_GUEST_REPORT``, which that item reads.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import msgspec
 import pytest
 
 GUEST_ITEM = "test_suite_in_vcan_guest"
-KNOWN_GUEST_TESTS = pytest.StashKey[list[str]]()
+QEMU_ITEM = "test_suite_in_qemu_guest"
+#: The mark of a test -> the item that starts a guest for it.
+STARTERS = {"guest": GUEST_ITEM, "kernel_isotp": QEMU_ITEM}
+KNOWN_GUEST_TESTS = pytest.StashKey[dict[str, list[str]]]()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -38,32 +42,53 @@ def has_vcan() -> bool:
     return True
 
 
+def has_kernel_isotp() -> bool:
+    """This kernel has CAN_ISOTP sockets."""
+    try:
+        socket.socket(socket.AF_CAN, socket.SOCK_DGRAM, socket.CAN_ISOTP).close()
+    except OSError:
+        return False
+    return True
+
+
+def _mark(item: pytest.Item) -> str:
+    """The stronger of the item's marks; empty for an ordinary test."""
+    return next((mark for mark in ("kernel_isotp", "guest") if item.get_closest_marker(mark)), "")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what cannot run here: guest tests without vcan, and the item that starts a guest with it."""
-    here = has_vcan()
+    """Deselect what cannot run here: tests without what they need, and items that would start a guest with it."""
+    here = {"guest": has_vcan(), "kernel_isotp": has_vcan() and has_kernel_isotp()}
+    starters = {name: mark for mark, name in STARTERS.items()}
     keep: list[pytest.Item] = []
     drop: list[pytest.Item] = []
+    known: dict[str, list[str]] = {mark: [] for mark in STARTERS}
     for item in items:
-        starts_guest = getattr(item, "originalname", item.name) == GUEST_ITEM
-        misplaced = here if starts_guest else item.get_closest_marker("guest") is not None and not here
+        started = starters.get(getattr(item, "originalname", item.name))
+        mark = _mark(item)
+        misplaced = here[started] if started else bool(mark) and not here[mark]
         (drop if misplaced else keep).append(item)
-    # The guest takes minutes: begun first, it runs beside all others when there is a second worker.
-    keep.sort(key=lambda item: getattr(item, "originalname", item.name) != GUEST_ITEM)
+        if misplaced and not started:
+            known[mark].append(item.nodeid)
+    # The guests take minutes: begun first, they run beside all others when there is a second worker.
+    keep.sort(key=lambda item: getattr(item, "originalname", item.name) not in starters)
     items[:] = keep
-    config.stash[KNOWN_GUEST_TESTS] = [item.nodeid for item in drop] if not here else []
+    config.stash[KNOWN_GUEST_TESTS] = known
     if drop:
         config.hook.pytest_deselected(items=drop)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say how deselected guest tests are run, unless the guest just ran them."""
-    known = config.stash.get(KNOWN_GUEST_TESTS, [])
-    ran = any(GUEST_ITEM in r.nodeid for key in ("passed", "failed") for r in terminalreporter.getreports(key))
-    if known and not ran:
-        terminalreporter.write_line(
-            f"{len(known)} guest tests need vcan; run them with: tests/vcan/run -- python -m pytest -m guest …"
-        )
+    """Say how deselected tests are run, unless a guest just ran them."""
+    known = config.stash.get(KNOWN_GUEST_TESTS, {})
+    reports = [r.nodeid for key in ("passed", "failed") for r in terminalreporter.getreports(key)]
+    for mark, option in (("guest", ""), ("kernel_isotp", " --qemu")):
+        if known.get(mark) and not any(STARTERS[mark] in nodeid for nodeid in reports):
+            terminalreporter.write_line(
+                f"{len(known[mark])} {mark} tests were left out; run them with: "
+                f"tests/vcan/run{option} -- python -m pytest -m {mark} …"
+            )
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

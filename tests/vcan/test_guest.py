@@ -20,11 +20,11 @@ from tests.vcan.plugin import KNOWN_GUEST_TESTS, Outcome
 TIMEOUT_S = float(os.environ.get("OUTRIDER_GUEST_TIMEOUT_S", "1500"))
 
 
-def guest_test_files() -> list[str]:
-    """Test files that mention the guest mark: collecting the others in the guest would only cost time."""
+def guest_test_files(mark: str) -> list[str]:
+    """Test files that mention the mark: collecting the others in the guest would only cost time."""
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        if path != Path(__file__).resolve() and "mark.guest" in path.read_text():
+        if path != Path(__file__).resolve() and f"mark.{mark}" in path.read_text():
             found.append(str(path.relative_to(ROOT)))
     return found
 
@@ -35,7 +35,7 @@ def counts(outcome: Outcome) -> bool:
 
 
 @contextlib.contextmanager
-def telling(report: Path) -> Iterator[None]:
+def telling(report: Path, mark: str) -> Iterator[None]:
     """Print each outcome as the guest reports it."""
     over = threading.Event()
 
@@ -50,7 +50,7 @@ def telling(report: Path) -> Iterator[None]:
                     outcome = msgspec.json.decode(line, type=Outcome)
                     if counts(outcome):
                         took = f"{outcome.duration_s:.2f} s"
-                        print(f"\n  [guest] {outcome.outcome.upper():7} {outcome.nodeid} ({took})", end="", flush=True)
+                        print(f"\n  [{mark}] {outcome.outcome.upper():7} {outcome.nodeid} ({took})", end="", flush=True)
 
     follower = threading.Thread(target=follow)
     follower.start()
@@ -66,21 +66,38 @@ def telling(report: Path) -> Iterator[None]:
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_suite_in_vcan_guest(request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Every test marked ``guest`` passes in one guest, started here. Deselected where vcan exists already."""
+    run_suite("guest", "auto", request, tmp_path, capfd)
+
+
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_suite_in_qemu_guest(request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every test marked ``kernel_isotp`` passes in one emulated machine. Deselected where the kernel has ISO-TP."""
+    run_suite("kernel_isotp", "qemu", request, tmp_path, capfd)
+
+
+def run_suite(
+    mark: str, place: str, request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Run all tests of a mark in one guest and believe only what it reported of each."""
     if os.environ.get("OUTRIDER_GUEST") != "1":
-        pytest.skip("set OUTRIDER_GUEST=1 to start the vcan guest")
-    files = guest_test_files()
-    assert files, "no test is marked guest"
+        pytest.skip("set OUTRIDER_GUEST=1 to start guests")
+    files = guest_test_files(mark)
+    assert files, f"no test is marked {mark}"
     report = tmp_path / "outcomes.jsonl"
     report.touch()
-    command = [sys.executable, "-m", "pytest", "-m", "guest", "-p", "no:cacheprovider", *files]
+    # Only the plugins these tests use: importing the others costs a slow machine a minute.
+    plugins = [part for name in ("pytest_timeout", "anyio", "_hypothesis_pytestplugin") for part in ("-p", name)]
+    command = [sys.executable, "-m", "pytest", "-m", mark, *plugins, "-p", "no:cacheprovider", *files]
     output = io.BytesIO()
     failure = ""
-    with capfd.disabled(), telling(report):
+    with capfd.disabled(), telling(report, mark):
         try:
             status = guest.run_command(
                 command,
+                place=place,
                 timeout_s=TIMEOUT_S,
-                extra_environment=[f"OUTRIDER_GUEST_REPORT={report}"],
+                memory_mib=2048 if place == "qemu" else 1024,
+                extra_environment=[f"OUTRIDER_GUEST_REPORT={report}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1"],
                 stdout=output,
                 stderr=output,
             )
@@ -95,6 +112,6 @@ def test_suite_in_vcan_guest(request: pytest.FixtureRequest, tmp_path: Path, cap
     assert status == 0, f"guest's pytest exited with {status}; failed: {[o.nodeid for o in bad]}\n{text[-20000:]}"
     assert not bad
     assert any(o.when == "call" and o.outcome == "passed" for o in ran), f"the guest ran no test\n{text[-6000:]}"
-    known = request.config.stash.get(KNOWN_GUEST_TESTS, [])
+    known = request.config.stash.get(KNOWN_GUEST_TESTS, {}).get(mark, [])
     missing = set(known) - {o.nodeid for o in outcomes}
     assert not missing, f"collected on the host but not run in the guest: {sorted(missing)}"
