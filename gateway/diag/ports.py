@@ -32,6 +32,10 @@ class UnreachableError(TransportError):
     """The ECU's bus is down or the request could not be transmitted (DoIP nack 0x06)."""
 
 
+class UnknownNetworkError(UnreachableError):
+    """The target is known, but the network it is said to be on is not (DoIP nack 0x07)."""
+
+
 class TooLongError(PeerError):
     """The request is longer than its target can take (DoIP nack 0x04)."""
 
