@@ -1,1 +1,1 @@
-"""ISO 13400-2: diagnostics over IP."""
+"""DoIP (ISO 13400-2): the edge node, and the client that testers use."""
