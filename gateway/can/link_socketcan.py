@@ -99,6 +99,17 @@ class SocketCanLink:
         else:
             self.send_raw(_classic(word, len(frame.data), frame.data))
 
+    def prepare(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[bytes], None]:
+        """What sends frames of this identifier and kind with a given payload, whose length is known to be right.
+
+        Quicker than ``send`` and raises what that does.
+        """
+        check_frame(CanFrame(can_id, b"", extended, fd, brs), fd=self._fd)
+        word, flags, send_raw = can_id | EXTENDED_FLAG if extended else can_id, CANFD_BRS if brs else 0, self.send_raw
+        if fd:
+            return lambda data: send_raw(_flexible(word, len(data), flags, data))
+        return lambda data: send_raw(_classic(word, len(data), data))
+
     def send_raw(self, raw: bytes) -> None:
         """Send a ``struct can_frame`` or ``canfd_frame`` that is known to be sound; else as ``send``."""
         if self._socket is None or self._bus_off:

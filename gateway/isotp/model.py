@@ -33,6 +33,21 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     tx_extension: int | None = None
     rx_extension: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        highest = 0x1FFFFFFF if self.extended_id else 0x7FF
+        for identifier in (self.tx_id, self.rx_id):
+            if not 0 <= identifier <= highest:
+                raise ValueError(f"identifier {identifier:#x} is not {29 if self.extended_id else 11} bits")
+        needs = self.addressing in (Addressing.EXTENDED, Addressing.MIXED)
+        for extension in (self.tx_extension, self.rx_extension):
+            if (extension is not None) != needs:
+                raise ValueError(f"{self.addressing} addressing {'needs both' if needs else 'has no'} extension bytes")
+            if extension is not None and not 0 <= extension <= 0xFF:
+                raise ValueError(f"extension {extension:#x} is no byte")
+        if self.addressing is Addressing.NORMAL_FIXED and not self.extended_id:
+            raise ValueError("normal fixed addressing has 29-bit identifiers")
+
     @property
     def hears(self) -> CanId:
         """What a link must let through."""
@@ -59,6 +74,10 @@ def fixed(target: int, source: int, *, functional: bool = False, extension: int 
     )
 
 
+#: Payload lengths of the longest frame a sender may use.
+TX_DL = (8, 12, 16, 20, 24, 32, 48, 64)
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How we speak. Times are those of ISO 15765-2; the defaults are the standard's."""
 
@@ -74,6 +93,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     n_cr_ms: int = 1000
     override_st_min_us: int | None = None  # send consecutive frames at this distance whatever the receiver asks
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.tx_dl not in TX_DL:
+            raise ValueError(f"tx_dl {self.tx_dl}: must be one of {', '.join(map(str, TX_DL))}")
+        for name in ("block_size", "st_min", "padding"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 0xFF:
+                raise ValueError(f"{name} {value} is no byte")
+        if not 1 <= self.max_message_bytes <= 0xFFFFFFFF:
+            raise ValueError(f"max_message_bytes {self.max_message_bytes}: must be between 1 and {0xFFFFFFFF}")
+        if self.max_wait_frames < 0 or (self.override_st_min_us or 0) < 0:
+            raise ValueError("max_wait_frames and override_st_min_us must not be negative")
+        if min(self.n_as_ms, self.n_bs_ms, self.n_cr_ms) <= 0:
+            raise ValueError("n_as_ms, n_bs_ms and n_cr_ms must be positive")
+
 
 class IsoTpError(TransportError):
     """A message was not delivered or not received whole. ``reason`` is ISO 15765-2's N_Result, lower case."""
@@ -85,5 +119,9 @@ class IsoTpError(TransportError):
         )
 
 
-class OversizeError(PeerError):
-    """The other side announced, or we were asked to send, more than can be."""
+class OversizeError(IsoTpError, PeerError):
+    """We were asked to send, or the other side announced, more than can be (``buffer_ovflw``)."""
+
+    def __init__(self, length_bytes: int, limit_bytes: int) -> None:
+        super().__init__("buffer_ovflw", f"{length_bytes} bytes are more than {limit_bytes}")
+        self.length_bytes, self.limit_bytes = length_bytes, limit_bytes

@@ -1,0 +1,210 @@
+"""A conversation on a link, driven by the event loop: no task, one lazy timer, frames sent from callbacks.
+
+All channels of one address on one link share an endpoint, so that a frame of the other side is answered with flow
+control once, however many listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from gateway.can.link import CanFrame, CanLink, LinkBusyError
+from gateway.errors import TransportError
+from gateway.isotp.conversation import Conversation
+from gateway.isotp.model import Address, IsoTpError, Settings
+from gateway.uds.channel import ChannelClosedError
+
+BUSY_RETRY_S = 0.001
+#: Frames sent before other callbacks have their turn.
+FRAMES_PER_TURN = 64
+
+Sink = Callable[[bytes | IsoTpError], None]
+
+
+def transmitter(link: CanLink, address: Address, settings: Settings) -> Callable[[bytes], None]:
+    """What sends one payload to the address; raises as ``CanLink.send``.
+
+    Raises:
+        TransportError: the settings want CAN FD, which the link has not.
+    """
+    can_id, extended, fd = address.tx_id, address.extended_id, settings.tx_dl > 8
+    brs = fd and settings.brs
+    if fd and not link.fd:
+        raise TransportError(f"{link.name} has no CAN FD, which tx_dl {settings.tx_dl} needs")
+    prepare = getattr(link, "prepare", None)  # links may have a quicker way
+    if prepare is not None:
+        found: Callable[[bytes], None] = prepare(can_id, extended=extended, fd=fd, brs=brs)
+        return found
+    return lambda data: link.send(CanFrame(can_id, data, extended, fd, brs))
+
+
+class Endpoint:
+    """One address on one link; see ``shared_endpoint``."""
+
+    def __init__(self, link: CanLink, address: Address, settings: Settings) -> None:
+        self._transmit = transmitter(link, address, settings)
+        self._core = Conversation(address, settings)
+        self._loop = asyncio.get_running_loop()
+        self._sinks: tuple[Sink, ...] = ()
+        self._sending = asyncio.Lock()
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None  # for deadlines; left alone when they move away
+        self._timer_ns = 0
+        self._pump_timer: asyncio.TimerHandle | None = None  # for STmin, a busy link, and long blocks
+        self._pump_at_s = 0.0
+        self._closed = False
+        self._unhear = link.hear([address.hears], self._on_frame)
+
+    def attach(self, sink: Sink) -> None:
+        """Give it each message and failed reception from now on."""
+        self._sinks = (*self._sinks, sink)
+
+    def detach(self, sink: Sink) -> bool:
+        """No more; returns whether nobody is left."""
+        self._sinks = tuple(s for s in self._sinks if s is not sink)
+        return not self._sinks
+
+    def close(self) -> None:
+        """End it: a transmission under way fails."""
+        self._closed = True
+        self._unhear()
+        for timer in (self._timer, self._pump_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._pump_timer = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def send(self, pdu: bytes) -> None:
+        """See ``DiagnosticChannel.send``; messages of several callers go one after the other."""
+        async with self._sending:
+            if self._closed:
+                raise ChannelClosedError("the channel is closed")
+            sender = self._core.sender
+            sender.start(pdu)
+            try:
+                self._pump()
+                outcome = sender.take_outcome()
+                if outcome is None:
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+                    outcome = sender.take_outcome()
+            finally:
+                self._waiter = None
+                sender.abort(IsoTpError("aborted"))  # if the caller was cancelled
+            if outcome is None:
+                raise ChannelClosedError("the channel was closed")
+            if outcome is not True:
+                assert isinstance(outcome, IsoTpError)
+                raise outcome
+
+    # --- inside ---
+
+    def _now_ns(self) -> int:
+        return int(self._loop.time() * 1e9)
+
+    def _on_frame(self, frame: CanFrame) -> None:
+        now_ns = self._now_ns()
+        for event in self._core.receive(frame.data, now_ns):
+            self._tell(event)
+        self._pump(now_ns)
+
+    def _tell(self, event: bytes | IsoTpError) -> None:
+        for sink in self._sinks:
+            sink(event)
+
+    def _pump(self, now_ns: int | None = None) -> None:
+        """Send what may be sent now, and see to it that the rest is sent when it may be."""
+        if self._closed:
+            return
+        core, transmit = self._core, self._transmit
+        now_ns = self._now_ns() if now_ns is None else now_ns
+        pause_s: float | None = None
+        for _ in range(FRAMES_PER_TURN):
+            payload = core.offer(now_ns)
+            if payload is None:
+                resume_ns = core.resume_ns
+                if resume_ns is not None:
+                    pause_s = (resume_ns - now_ns) / 1e9
+                break
+            try:
+                transmit(payload)
+            except LinkBusyError:
+                core.refused(now_ns)
+                pause_s = BUSY_RETRY_S
+                break
+            except TransportError as error:
+                failure = IsoTpError("link", str(error))
+                failure.__cause__ = error
+                for event in core.failed(failure):
+                    self._tell(event)
+                continue
+            now_ns = self._now_ns()  # STmin counts from here
+            core.sent(now_ns)
+        else:
+            pause_s = 0.0
+        if pause_s is not None:
+            self._pump_again(pause_s)
+        self._settle()
+        self._arm()
+
+    def _pump_again(self, pause_s: float) -> None:
+        at_s = self._loop.time() + pause_s
+        if self._pump_timer is not None:
+            if self._pump_at_s <= at_s:
+                return
+            self._pump_timer.cancel()
+        self._pump_at_s = at_s
+        self._pump_timer = self._loop.call_at(at_s, self._resume)
+
+    def _resume(self) -> None:
+        self._pump_timer = None
+        self._pump()
+
+    def _settle(self) -> None:
+        """Wake whoever waits for a message that has ended."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and self._core.sender.has_outcome:
+            waiter.set_result(None)
+
+    def _arm(self) -> None:
+        deadline_ns = self._core.deadline_ns
+        if deadline_ns is None or (self._timer is not None and self._timer_ns <= deadline_ns):
+            return  # nothing to wait for, or woken earlier and looking again then
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ns = deadline_ns
+        self._timer = self._loop.call_at(deadline_ns / 1e9, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        for event in self._core.expire(self._now_ns()):
+            self._tell(event)
+        self._pump()
+
+
+_endpoints: WeakKeyDictionary[CanLink, dict[Address, Endpoint]] = WeakKeyDictionary()
+
+
+def shared_endpoint(link: CanLink, address: Address, settings: Settings, sink: Sink) -> Endpoint:
+    """The endpoint of an address on a link, made if there is none, with ``sink`` attached.
+
+    The settings of whoever came first hold for all.
+    """
+    of_link = _endpoints.setdefault(link, {})
+    endpoint = of_link.get(address)
+    if endpoint is None:
+        endpoint = of_link[address] = Endpoint(link, address, settings)
+    endpoint.attach(sink)
+    return endpoint
+
+
+def release_endpoint(link: CanLink, address: Address, endpoint: Endpoint, sink: Sink) -> None:
+    """Detach ``sink``; the endpoint ends with the last one."""
+    if endpoint.detach(sink):
+        endpoint.close()
+        of_link = _endpoints.get(link, {})
+        if of_link.get(address) is endpoint:
+            del of_link[address]
