@@ -13,7 +13,10 @@ from typing import Any
 import msgspec
 
 from simulator.ecu.description import AccessDescription, EcuDescription, QuirkDescription
-from simulator.ecu.service import Access, Nrc, Refusal, Session
+from simulator.ecu.dids import DidTable
+from simulator.ecu.dynamic_dids import DynamicDids
+from simulator.ecu.memory_map import EcuMemory
+from simulator.ecu.service import Access, Later, Nrc, Refusal, Session
 from simulator.ecu.storage import NvStore
 from simulator.ecu.vehicle import VehiclePort
 
@@ -45,9 +48,16 @@ class EcuContext:
     dtc_listeners: list[DtcListener] = field(default_factory=list)
     #: Asked when the ECU has booted: whether it stays in its boot loader.
     stays_in_boot: Callable[[], bool] = field(default=lambda: False)
-    #: Reads a DID whatever the access, for snapshots; None: there is no such DID. Set by service 0x22.
-    read_did: Callable[[int], bytes | None] = field(default=lambda did: None)
-    #: Values that replace what the description says of a DID (software versions after a flash); non-volatile.
+    #: Enters a session at once, whoever may; set by the server.
+    enter_session: Callable[[int, float], None] = field(default=lambda session, now_s: None)
+    #: Answers a whole request as if it had come physically; set by the server, for 0x84 and 0x86.
+    execute: Callable[[bytes, float], bytes | Later | None] = field(default=lambda request, now_s: None)
+    dids: DidTable = field(init=False)
+    memory: EcuMemory = field(init=False)
+    dynamic: DynamicDids = field(init=False)
+    p2_ms: int = 0  # in force; 0x83 changes it for a session
+    p2_star_ms: int = 0
+    receive_off: bool = False  # 0x28: normal messages are not received
     #: What services of one module share (fault memory, flash); by module name.
     shared: dict[str, Any] = field(default_factory=dict)
     _boot_mode: bool = False
@@ -60,6 +70,18 @@ class EcuContext:
 
     def __post_init__(self) -> None:
         self.quirks = self.description.quirks
+        self.dids = DidTable(self.description, self.vehicle, self.nv, lambda: self.session)
+        self.memory = EcuMemory(self.description.memory, self.nv)
+        self.dynamic = DynamicDids(self.dids, self.memory)
+        self.default_timing()
+
+    def default_timing(self) -> None:
+        """P2 and P2* as described."""
+        self.p2_ms, self.p2_star_ms = self.description.timing.p2_ms, self.description.timing.p2_star_ms
+
+    def read_did(self, number: int) -> bytes | None:
+        """A DID's bytes whatever the access, for snapshots; None: there is no such DID."""
+        return self.dids.read(number)
 
     # -- conditions
 
@@ -88,6 +110,19 @@ class EcuContext:
             security=description.security,
             authenticated=description.authenticated,
         )
+
+    def describe_access(self, access: AccessDescription | None) -> dict[str, object] | None:
+        """For ``outrider sim describe``; None: not at all."""
+        if access is None:
+            return None
+        out: dict[str, object] = {"sessions": sorted(access.sessions or self.description.session_ids)}
+        if access.security:
+            out["security"] = access.security
+        if access.authenticated:
+            out["authenticated"] = True
+        if access.standstill:
+            out["standstill"] = True
+        return out
 
     def check(self, access: AccessDescription) -> None:
         """For a DID, routine or memory range that exists.

@@ -94,6 +94,7 @@ class SecurityDescription(_Strict, frozen=True, kw_only=True):
     constant: str = "A55A5AA5"
     attempts: Annotated[int, msgspec.Meta(ge=1, le=255)] = 3
     delay_s: Seconds = 10.0
+    boot_delay_s: Seconds = 10.0  # after a reset or loss of power; not when the simulation starts
     sessions: tuple[SessionId, ...] = (2, 3)
 
 
@@ -123,17 +124,16 @@ class FieldDescription(_Strict, frozen=True, kw_only=True):
 
 
 class IoDescription(_Strict, frozen=True, kw_only=True):
-    """0x2F: ``signal`` is overridden with the first field's physical value. ``options``: control parameters."""
+    """0x2F: the fields' signals are overridden. ``options``: control parameters; ``mask``: bit 7 is the first field."""
 
-    signal: str
     access: AccessDescription = AccessDescription(sessions=(3,))
     options: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3)
-    default: float = 0.0
-    mask_bytes: Literal[0, 1] = 0
+    defaults: tuple[float, ...] = ()  # by field, for "reset to default"; 0 where none is told
+    mask: bool = False
 
 
 class DidDescription(_Strict, frozen=True, kw_only=True):
-    """A data identifier. ``source`` names what is no signal: vin, session, boot, fingerprint."""
+    """A data identifier. ``source`` names what is neither signal nor constant."""
 
     id: Word
     name: str

@@ -71,6 +71,7 @@ class EcuServer:
         self._busy_request = b""
         self.requests = 0
         self.resets = 0
+        context.execute, context.enter_session = self.execute, self.enter_session
         self._booted(now_s)
 
     # -- requests
@@ -127,6 +128,30 @@ class EcuServer:
             result = Later(duration_s=0.0, finish=_constant(result))
         self._start(call, replace(result, duration_s=result.duration_s + slow_s), suppress, now_s)
         return None
+
+    def execute(self, request: bytes, now_s: float) -> bytes | Later | None:
+        """The whole answer to a request within a request (0x84, 0x86); None: it has none. Never raises ``Refusal``."""
+        if not request:
+            return None
+        sid = request[0]
+        try:
+            call, suppress = self._call(self._admitted(sid), request, False, now_s)
+            result = self.services[sid].handle(call)
+        except NoAnswer:
+            return None
+        except Refusal as refusal:
+            return self._negative(sid, refusal.nrc).pdu
+        if isinstance(result, Later):
+            finish = result.finish
+
+            def whole(when_s: float) -> bytes:
+                try:
+                    return bytes([sid | 0x40]) + finish(when_s)
+                except Refusal as refusal:
+                    return bytes([0x7F, sid, refusal.nrc])
+
+            return replace(result, finish=whole)
+        return None if suppress else bytes([sid | 0x40]) + result
 
     def is_available(self, sid: int) -> bool:
         """Whether the ECU has the service in its present mode (application or boot loader), in some session."""
@@ -190,7 +215,7 @@ class EcuServer:
         return Outgoing(bytes([0x7F, sid, nrc]))
 
     def _start(self, call: Call, later: Later | None, suppress: bool, now_s: float) -> None:
-        p2_s = self.description.timing.p2_ms / 1000
+        p2_s = self.context.p2_ms / 1000
         finish_s = float("inf") if later is None else now_s + later.duration_s
         # Half of P2 leaves the other half to the bus and to a tick of the simulation.
         self._work = _Work(call, later, suppress, now_s, finish_s, now_s + p2_s / 2)
@@ -221,7 +246,7 @@ class EcuServer:
                 return out
             out.append(self._negative(sid, Nrc.RESPONSE_PENDING))
             work.pending_sent += 1
-            work.pending_s = now_s + timing.p2_star_ms / 1000 * timing.pending_share
+            work.pending_s = now_s + self.context.p2_star_ms / 1000 * timing.pending_share
         return out
 
     def _take_uudt(self) -> list[Outgoing]:
@@ -279,8 +304,10 @@ class EcuServer:
         context.unlocked = 0
         context.authenticated = False
         self._s3_s = None if session == Session.DEFAULT else now_s + self.description.timing.s3_s
+        context.default_timing()
         if session == Session.DEFAULT:
             context.dtcs_frozen = False
+            context.receive_off = False
             context.silence_messages(normal=False, network=False)
         for service in self.services.values():
             service.session_changed(session, now_s)

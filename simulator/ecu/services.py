@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from simulator.ecu.communication import AccessTiming, CommunicationControl, LinkControl
 from simulator.ecu.context import EcuContext
+from simulator.ecu.data import IoControl, ReadData, ReadScaling, WriteData
 from simulator.ecu.description import DescriptionError, EcuDescription
 from simulator.ecu.dtc import ClearDtcs, ControlDtcSetting, ReadDtcs
+from simulator.ecu.dynamic import DefineDid, PeriodicData
+from simulator.ecu.memory import ReadMemory, WriteMemory
+from simulator.ecu.routines import EFFECTS, EffectFactory, RoutineControl
+from simulator.ecu.security import SecurityAccess
 from simulator.ecu.server import EcuServer
 from simulator.ecu.service import Service
 from simulator.ecu.session import EcuReset, SessionControl, TesterPresent
@@ -16,13 +22,38 @@ from simulator.ecu.vehicle import VehiclePort
 
 ServiceFactory = Callable[[EcuContext, EcuDescription], Service]
 
-#: Service identifier to what makes it. 0x10 is made apart: it needs the server.
+#: What routines do, by the names of descriptions.
+ROUTINE_EFFECTS: dict[str, EffectFactory] = dict(EFFECTS)
+
+
+def _routine_control(context: EcuContext, description: EcuDescription) -> Service:
+    for routine in description.routines:
+        if routine.effect not in ROUTINE_EFFECTS:
+            raise DescriptionError(f"{description.name}: routine {routine.id:#06x}: no effect {routine.effect!r}")
+    return RoutineControl(context, description, ROUTINE_EFFECTS)
+
+
+#: Service identifier to what makes it.
 SERVICE_FACTORIES: dict[int, ServiceFactory] = {
+    0x10: SessionControl,
     0x11: EcuReset,
     0x14: ClearDtcs,
     0x19: ReadDtcs,
+    0x22: ReadData,
+    0x23: ReadMemory,
+    0x24: ReadScaling,
+    0x27: SecurityAccess,
+    0x28: CommunicationControl,
+    0x2A: PeriodicData,
+    0x2C: DefineDid,
+    0x2E: WriteData,
+    0x2F: IoControl,
+    0x31: _routine_control,
+    0x3D: WriteMemory,
     0x3E: TesterPresent,
+    0x83: AccessTiming,
     0x85: ControlDtcSetting,
+    0x87: LinkControl,
 }
 
 
@@ -41,15 +72,9 @@ def build_server(
     """
     context = EcuContext(description=description, vehicle=vehicle, nv=nv, random=random)
     services: list[Service] = []
-    server: list[EcuServer] = []
     for entry in description.services:
-        if entry.sid == 0x10:
-            enter: Callable[[int, float], None] = lambda session, now: server[0].enter_session(session, now)  # noqa: E731
-            services.append(SessionControl(context, description, enter))
-            continue
         factory = SERVICE_FACTORIES.get(entry.sid)
         if factory is None:
             raise DescriptionError(f"{description.name}: services: {entry.sid:#04x} is not implemented")
         services.append(factory(context, description))
-    server.append(EcuServer(context, services, now_s))
-    return server[0]
+    return EcuServer(context, services, now_s)

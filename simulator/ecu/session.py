@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from simulator.ecu.base import BaseService
 from simulator.ecu.context import EcuContext
@@ -20,10 +20,8 @@ class SessionControl(BaseService):
     SID = 0x10
     MIN_LENGTH = 2
 
-    def __init__(self, context: EcuContext, description: EcuDescription, enter: Callable[[int, float], None]) -> None:
-        """``enter`` is the server's ``enter_session``."""
+    def __init__(self, context: EcuContext, description: EcuDescription) -> None:
         super().__init__(context, description)
-        self._enter = enter
         self._sessions = {session.id: session for session in description.sessions}
 
     def subfunctions(self) -> Mapping[int, SubFunction]:
@@ -41,9 +39,9 @@ class SessionControl(BaseService):
             self.context.require_standstill()
         for check in self.context.session_checks:
             check(call.session, call.sub, call.now_s)
-        self._enter(call.sub, call.now_s)
-        timing = self.description.timing
-        return bytes([call.sub]) + timing.p2_ms.to_bytes(2, "big") + (timing.p2_star_ms // 10).to_bytes(2, "big")
+        self.context.enter_session(call.sub, call.now_s)
+        context = self.context
+        return bytes([call.sub]) + context.p2_ms.to_bytes(2, "big") + (context.p2_star_ms // 10).to_bytes(2, "big")
 
     def describe(self) -> Mapping[str, object]:
         """See ``Service``."""
