@@ -1,1 +1,1 @@
-"""ISO 14229-1 as a client: requests, responses, sessions."""
+"""The ISO 14229-1 client: codecs without I/O, one conversation per ECU, transfers."""

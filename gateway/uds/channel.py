@@ -49,6 +49,18 @@ class DiagnosticChannel(Protocol):
         """Release it; idempotent."""
 
 
+class ReceptionAware(Protocol):
+    """What a channel may offer besides: whether an answer has begun to arrive.
+
+    P2 and P2* end with the first frame of an answer; the PDU comes when its last frame has. A client that can ask waits
+    for the rest of a long answer without waiting longer for an ECU that is silent.
+    """
+
+    @property
+    def is_receiving(self) -> bool:
+        """A first frame came and the message is not complete yet."""
+
+
 class FunctionalChannel(Protocol):
     """One request to all ECUs of a functional address, answers from each."""
 
