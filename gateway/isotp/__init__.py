@@ -22,7 +22,9 @@ Functional addressing, both ends::
     listener = open_functional_listener(other_link, everyone)    # hears single frames on 0x7DF
     request = await listener.receive()
 
-``IsoTpBus`` (``gateway.isotp.bus``) opens link and channels in one and uses the kernel's ISO-TP sockets where they are.
+With the kernel's ISO-TP sockets where they are, the same by methods::
+
+    bus = IsoTpBus("socketcan", "vcan0", kernel="auto")          # opens bus.link; bus.open_channel(motor), …
 
 What to rely on: a channel keeps 64 messages that nobody fetched, then drops the oldest and counts it (``dropped``).
 Failed receptions are raised by ``receive`` once each, in their place among the messages; ``IsoTpError.reason`` says
@@ -30,6 +32,7 @@ what happened. All channels to one address on one link share one conversation. A
 was opened in. ``conversation`` is the state machine without I/O.
 """
 
+from gateway.isotp.bus import IsoTpBus
 from gateway.isotp.channels import (
     FunctionalListener,
     IsoTpChannel,
@@ -44,6 +47,7 @@ __all__ = [
     "Address",
     "Addressing",
     "FunctionalListener",
+    "IsoTpBus",
     "IsoTpChannel",
     "IsoTpError",
     "IsoTpFunctional",

@@ -1,4 +1,4 @@
-"""Our engine's conversations as diagnostic channels; see the package for how they are used."""
+"""Conversations as diagnostic channels; see the package for how they are used."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gateway.can.link import CanFrame, CanLink, LinkBusyError
 from gateway.errors import TransportError
-from gateway.isotp.endpoint import BUSY_RETRY_S, release_endpoint, shared_endpoint, transmitter
+from gateway.isotp.endpoint import BUSY_RETRY_S, transmitter
 from gateway.isotp.framing import FLOW_CONTROL, SINGLE, Framing
 from gateway.isotp.model import Address, IsoTpError, Settings
 from gateway.isotp.queue import ReceiveQueue
 from gateway.isotp.receiving import Receiver
+from gateway.isotp.registry import registry_of
 from gateway.uds.channel import ChannelClosedError
 
 
 class IsoTpChannel:
-    """A ``DiagnosticChannel`` over our engine."""
+    """A ``DiagnosticChannel`` over ISO-TP."""
 
     def __init__(self, link: CanLink, address: Address, settings: Settings, name: str) -> None:
         self._link, self._address, self._settings = link, address, settings
@@ -24,7 +25,7 @@ class IsoTpChannel:
         self._queue: ReceiveQueue[bytes] = ReceiveQueue()
         self._closed = False
         self._put = self._queue.put  # one object, to be found again
-        self._endpoint = shared_endpoint(link, address, settings, self._put)
+        self._endpoint = registry_of(link).take(link, address, settings, self._put)
 
     @property
     def name(self) -> str:
@@ -60,11 +61,11 @@ class IsoTpChannel:
         if not self._closed:
             self._closed = True
             self._queue.close()
-            release_endpoint(self._link, self._address, self._endpoint, self._put)
+            registry_of(self._link).release(self._address, self._endpoint, self._put)
 
 
 class IsoTpFunctional:
-    """A ``FunctionalChannel`` over our engine."""
+    """A ``FunctionalChannel`` over ISO-TP."""
 
     def __init__(
         self,
@@ -85,8 +86,9 @@ class IsoTpFunctional:
         def sink(event: bytes | IsoTpError) -> None:
             self._queue.put(event if isinstance(event, IsoTpError) else (name, event))
 
-        endpoint = shared_endpoint(self._link, address, settings, sink)
-        self._ends.append(lambda: release_endpoint(self._link, address, endpoint, sink))
+        registry = registry_of(self._link)
+        endpoint = registry.take(self._link, address, settings, sink)
+        self._ends.append(lambda: registry.release(address, endpoint, sink))
 
     @property
     def dropped(self) -> int:

@@ -1,14 +1,9 @@
-"""A conversation on a link, driven by the event loop: no task, one lazy timer, frames sent from callbacks.
-
-All channels of one address on one link share an endpoint, so that a frame of the other side is answered with flow
-control once, however many listen.
-"""
+"""A conversation of our engine on a link, driven by the event loop: no task, one lazy timer, frames from callbacks."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 from gateway.can.link import CanFrame, CanLink, LinkBusyError
 from gateway.errors import TransportError
@@ -41,7 +36,7 @@ def transmitter(link: CanLink, address: Address, settings: Settings) -> Callable
 
 
 class Endpoint:
-    """One address on one link; see ``shared_endpoint``."""
+    """One address on one link; a ``registry.SharedEndpoint``."""
 
     def __init__(self, link: CanLink, address: Address, settings: Settings) -> None:
         self._transmit = transmitter(link, address, settings)
@@ -183,28 +178,3 @@ class Endpoint:
         for event in self._core.expire(self._now_ns()):
             self._tell(event)
         self._pump()
-
-
-_endpoints: WeakKeyDictionary[CanLink, dict[Address, Endpoint]] = WeakKeyDictionary()
-
-
-def shared_endpoint(link: CanLink, address: Address, settings: Settings, sink: Sink) -> Endpoint:
-    """The endpoint of an address on a link, made if there is none, with ``sink`` attached.
-
-    The settings of whoever came first hold for all.
-    """
-    of_link = _endpoints.setdefault(link, {})
-    endpoint = of_link.get(address)
-    if endpoint is None:
-        endpoint = of_link[address] = Endpoint(link, address, settings)
-    endpoint.attach(sink)
-    return endpoint
-
-
-def release_endpoint(link: CanLink, address: Address, endpoint: Endpoint, sink: Sink) -> None:
-    """Detach ``sink``; the endpoint ends with the last one."""
-    if endpoint.detach(sink):
-        endpoint.close()
-        of_link = _endpoints.get(link, {})
-        if of_link.get(address) is endpoint:
-            del of_link[address]
