@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Protocol
 
@@ -38,4 +39,13 @@ class DiagnosticFirewall(Protocol):
         """An ECU answered: keeps track of sessions, unlocks, failed keys, running transfers."""
 
     def left(self, tester: Tester, *, now_ns: int) -> None:
-        """The tester is gone: its locks are free."""
+        """The tester is gone: its locks are free, as soon as what it left open is closed."""
+
+    def abandoned(self, now_ns: int, *, busy: Collection[int] = ()) -> list[tuple[int, Tester]]:
+        """Targets where a tester that left or fell silent (S3) has a session open; it is to be closed by 10 01.
+
+        At ``busy`` targets a request is under way, which is no silence.
+        """
+
+    def closed(self, target: int, *, is_certain: bool) -> None:
+        """10 01 was sent there, and answered positively or not."""
