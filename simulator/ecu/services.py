@@ -11,6 +11,14 @@ from simulator.ecu.data import IoControl, ReadData, ReadScaling, WriteData
 from simulator.ecu.description import DescriptionError, EcuDescription
 from simulator.ecu.dtc import ClearDtcs, ControlDtcSetting, ReadDtcs
 from simulator.ecu.dynamic import DefineDid, PeriodicData
+from simulator.ecu.flash import (
+    FLASH_EFFECTS,
+    FileTransfer,
+    RequestDownload,
+    RequestUpload,
+    TransferData,
+    TransferExit,
+)
 from simulator.ecu.memory import ReadMemory, WriteMemory
 from simulator.ecu.routines import EFFECTS, EffectFactory, RoutineControl
 from simulator.ecu.security import SecurityAccess
@@ -23,7 +31,7 @@ from simulator.ecu.vehicle import VehiclePort
 ServiceFactory = Callable[[EcuContext, EcuDescription], Service]
 
 #: What routines do, by the names of descriptions.
-ROUTINE_EFFECTS: dict[str, EffectFactory] = dict(EFFECTS)
+ROUTINE_EFFECTS: dict[str, EffectFactory] = {**EFFECTS, **FLASH_EFFECTS}
 
 
 def _routine_control(context: EcuContext, description: EcuDescription) -> Service:
@@ -49,6 +57,11 @@ SERVICE_FACTORIES: dict[int, ServiceFactory] = {
     0x2E: WriteData,
     0x2F: IoControl,
     0x31: _routine_control,
+    0x34: RequestDownload,
+    0x35: RequestUpload,
+    0x36: TransferData,
+    0x37: TransferExit,
+    0x38: FileTransfer,
     0x3D: WriteMemory,
     0x3E: TesterPresent,
     0x83: AccessTiming,
