@@ -26,6 +26,10 @@ from cloud.clock import Clock, SystemClock
 from cloud.config import CloudConfig
 from cloud.console import console_router
 from cloud.db import Database, connect
+from cloud.diagnostics.fault_routes import FAULT_ROUTES
+from cloud.diagnostics.job_routes import JOB_ROUTES
+from cloud.diagnostics.running import diagnostics_lifespan
+from cloud.diagnostics.service import FleetDiagnostics
 from cloud.history.routes import history_router
 from cloud.history.telemetry import lake_lifespan
 from cloud.housekeeping import keep_tidy
@@ -67,6 +71,10 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
     writer = IngestWriter(db, limits, clock)
     vehicles = Vehicles(db, clock)
     downlinks = DownlinkHub(limits.downlinks_max)
+    enrolment = Enrolment(db, clock, config.authority)
+    diagnostics = FleetDiagnostics.build(db, clock, config, enrolment)
+    check_ins = CheckIns(db, clock, limits, config.fleet)
+    check_ins.order_source = diagnostics.delivery.orders_for
     return Services(
         config=config,
         clock=clock,
@@ -76,7 +84,7 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
         manifests=ManifestStore(db),
         vehicles=vehicles,
         users=Users(db, clock, config.sessions),
-        enrolment=Enrolment(db, clock, config.authority),
+        enrolment=enrolment,
         register=CertificateRegister(),
         writer=writer,
         uploads=Uploads(
@@ -88,7 +96,7 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
             dead_letters=dead_letters,
             listeners=listeners,
         ),
-        check_ins=CheckIns(db, clock, limits, config.fleet),
+        check_ins=check_ins,
         downlinks=downlinks,
         listeners=listeners,
         accounting=AccountingDesk(
@@ -96,6 +104,7 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
         ),
         small_requests=Buckets(limits.small_requests_per_s, limits.small_requests_burst),
         enrol_attempts=Buckets(limits.enrol_attempts / limits.enrol_window_s, limits.enrol_attempts),
+        diagnostics=diagnostics,
         batch_listeners=batch_listeners,
         is_operator_tls=bool(config.operator.certificate) or config.operator.public_url.startswith("https://"),
         vehicle_url=config.vehicle.public_url or f"https://{config.vehicle.host}:{config.vehicle.port}",
@@ -113,6 +122,7 @@ async def running(services: Services, *, background: bool = True) -> AsyncIterat
         ConfigError, StorageError: it cannot start.
     """
     services.load_secrets()
+    services.ensure_order_key()
     config = services.config
     services.db.path.parent.mkdir(parents=True, exist_ok=True)
     await services.db.open()
@@ -150,7 +160,7 @@ async def _background(task: asyncio.Future[None]) -> AsyncIterator[None]:
 
 def _lifespans() -> list[Callable[[Services], AbstractAsyncContextManager[None]]]:
     """Parts that bring their own background work; each fills ``batch_listeners`` and ``erasers`` before it yields."""
-    return [lake_lifespan]
+    return [lake_lifespan, diagnostics_lifespan]
 
 
 def build_operator_app(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> tuple[ASGIApp, Metrics]:
@@ -164,7 +174,10 @@ def build_operator_app(services: Services, extra: Sequence[ControllerRouterHandl
 
 def operator_litestar(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> Litestar:
     """The same without the outer layer; for tests that look at routes."""
-    api = Router(API, route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES, *ACCOUNTING_ROUTES, *SPOOL_ROUTES])
+    api = Router(
+        API,
+        route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES, *ACCOUNTING_ROUTES, *SPOOL_ROUTES, *FAULT_ROUTES, *JOB_ROUTES],
+    )
     return Litestar(
         route_handlers=[api, enrol, *HEALTH_ROUTES, history_router, live_router, console_router, *extra],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},

@@ -13,6 +13,7 @@ import msgspec
 
 from cloud.errors import ConfigError
 from gateway.wire.api import MAX_BATCH_BYTES, MAX_BATCH_UNPACKED_BYTES
+from gateway.wire.orders import MAX_LIFE_S
 
 MAX_DAYS = 100_000
 
@@ -46,6 +47,7 @@ class Authority(Section, frozen=True):
 
     certificate: str = "pki/ca.pem"
     key: str = "pki/ca.key"
+    order_key: str = "pki/order.key"  # signs what vehicles obey; made at the first start
     vehicle_certificate_days: int = 90
     max_certificates_per_vehicle: int = 20  # valid at the same time
     token_ttl_s: int = 24 * 3600
@@ -153,6 +155,19 @@ class Fleet(Section, frozen=True):
     audit_days: float = 730.0
 
 
+class Diagnostics(Section, frozen=True):
+    """Faults, and what operators may ask of vehicles."""
+
+    history_days: float = 400.0  # changes of faults, faults that are gone, jobs; 0 keeps for ever
+    max_faults_per_vehicle: int = 2_000
+    max_changes_per_vehicle: int = 20_000
+    write_role: str = "admin"  # who may clear, run routines and reset: "operator" or "admin"
+    order_ttl_s: int = 24 * 3600  # an order nobody gave another life
+    order_ttl_max_s: int = 30 * 24 * 3600
+    max_vehicles_per_job: int = 100_000
+    catch_up_s: float = 2.0  # how often to look for what the lake knows and the fault memory does not
+
+
 class CloudConfig(Section, frozen=True):
     """The whole file."""
 
@@ -166,6 +181,7 @@ class CloudConfig(Section, frozen=True):
     history: History = History()
     live: Live = Live()
     fleet: Fleet = Fleet()
+    diagnostics: Diagnostics = Diagnostics()
     log_format: str = "text"  # or "json"
     base_dir: str = "."  # set by ``load_config``; not a key of the file
 
@@ -174,7 +190,7 @@ class CloudConfig(Section, frozen=True):
         return (Path(self.base_dir) / name).absolute()
 
 
-_MAY_BE_ZERO = {"check_in_s", "min_free_bytes", "receipt_days", "audit_days"} | {
+_MAY_BE_ZERO = {"check_in_s", "min_free_bytes", "receipt_days", "audit_days", "history_days"} | {
     key for key in Lake.__struct_fields__ if key.endswith("_days")
 }
 
@@ -210,7 +226,7 @@ def _check_values(path: Path, config: CloudConfig) -> None:
         raise ConfigError(f"{path}: certificate and key go together - at $.operator")
     if config.log_format not in {"text", "json"}:
         raise ConfigError(f"{path}: {config.log_format!r} is neither 'text' nor 'json' - at $.log_format")
-    for section in ("authority", "storage", "sessions", "ingest", "history", "live", "fleet", "lake"):
+    for section in ("authority", "storage", "sessions", "ingest", "history", "live", "fleet", "lake", "diagnostics"):
         for key, value in msgspec.to_builtins(getattr(config, section)).items():
             if isinstance(value, str):
                 continue
@@ -219,5 +235,10 @@ def _check_values(path: Path, config: CloudConfig) -> None:
                 raise ConfigError(f"{path}: {value} is too much - at $.{section}.{key}")
             if value < 0 or (value == 0 and not may_be_zero):
                 raise ConfigError(f"{path}: must be more than {'-1' if may_be_zero else '0'} - at $.{section}.{key}")
+    if config.diagnostics.write_role not in {"operator", "admin"}:
+        role = config.diagnostics.write_role
+        raise ConfigError(f"{path}: {role!r} is neither 'operator' nor 'admin' - at $.diagnostics.write_role")
+    if config.diagnostics.order_ttl_max_s > MAX_LIFE_S:
+        raise ConfigError(f"{path}: vehicles obey nothing older than {MAX_LIFE_S} s - at $.diagnostics.order_ttl_max_s")
     if not 1 <= config.lake.compression_level <= 22:
         raise ConfigError(f"{path}: Zstandard has levels 1 to 22 - at $.lake.compression_level")

@@ -23,8 +23,17 @@ def _count_attempts_and_prune_receipts(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column} BIGINT NOT NULL DEFAULT 0")
 
 
+def _tell_software_of_check_ins(connection: Connection) -> None:
+    """2 → 3: the software a vehicle last reported, as a column to select vehicles by."""
+    connection.exec_driver_sql("ALTER TABLE check_ins ADD COLUMN software VARCHAR(100) NOT NULL DEFAULT ''")
+    connection.exec_driver_sql(
+        "UPDATE check_ins SET software = substr(coalesce(CAST(content AS TEXT) ->> '$.software', ''), 1, 100)"
+        " WHERE json_valid(CAST(content AS TEXT))"
+    )
+
+
 #: ``STEPS[n]`` leads from version ``n + 1`` to ``n + 2``.
-STEPS: tuple[Step, ...] = (_count_attempts_and_prune_receipts,)
+STEPS: tuple[Step, ...] = (_count_attempts_and_prune_receipts, _tell_software_of_check_ins)
 
 
 def schema_version(steps: Sequence[Step] = STEPS) -> int:

@@ -17,10 +17,12 @@ from cloud.auth.users import Users
 from cloud.clock import Clock
 from cloud.config import CloudConfig
 from cloud.db import Database
+from cloud.diagnostics.service import FleetDiagnostics
 from cloud.errors import ConfigError
 from cloud.identity.authority import Authority
 from cloud.identity.enrolment import Enrolment
 from cloud.identity.peer import CertificateRegister
+from cloud.identity.signing import OrderSigner, ensure_order_key
 from cloud.ingest.checkins import CheckIns
 from cloud.ingest.downlink import DownlinkHub
 from cloud.ingest.limits import Buckets
@@ -63,6 +65,7 @@ class Services:
     accounting: AccountingDesk
     small_requests: Buckets
     enrol_attempts: Buckets
+    diagnostics: FleetDiagnostics
     batch_listeners: list[BatchListener] = field(default_factory=list)
     erasers: list[Eraser] = field(default_factory=list)
     metric_sources: list[MetricSource] = field(default_factory=list)
@@ -72,7 +75,7 @@ class Services:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when long answers (SSE) must end
 
     def load_secrets(self) -> None:
-        """Read the CA's key and the key that signs bearer tokens.
+        """Read the CA's key, the key that signs bearer tokens, and the one for orders where it exists.
 
         Raises:
             ConfigError: missing or damaged; says how to make them.
@@ -86,8 +89,28 @@ class Services:
             raise ConfigError(f"{error.filename}: {error.strerror}; 'outrider cloud init' makes it") from error
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{certificate} and {key}: {error}") from error
+        self._load_order_key()
         if len(self.users.secret) < 32:
             raise ConfigError(f"{config.path(config.sessions.secret)}: shorter than 32 bytes")
+
+    def _load_order_key(self, *, make: bool = False) -> None:
+        path = self.config.path(self.config.authority.order_key)
+        if not make and not path.exists():
+            return
+        try:
+            self.enrolment.signer = OrderSigner(ensure_order_key(path))
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def ensure_order_key(self) -> None:
+        """Make the key for orders, for a directory of before there were orders.
+
+        Raises:
+            ConfigError: it cannot be made or read.
+        """
+        self._load_order_key(make=True)
 
     def stop(self) -> None:
         """Say that the service ends: readiness turns, downlinks and live streams close."""

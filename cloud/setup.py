@@ -13,6 +13,7 @@ from cloud.auth.audit import CLI
 from cloud.clock import SystemClock
 from cloud.config import load_config
 from cloud.identity.authority import Authority, create_ca
+from cloud.identity.signing import ensure_order_key
 
 CONFIG_NAME = "cloud.toml"
 TEMPLATE = """\
@@ -86,6 +87,9 @@ def _make_pki(options: InitOptions) -> list[str]:
     if not (pki / "session.key").exists():
         write_private(pki / "session.key", new_secret())
         made.append("pki/session.key")
+    if not (pki / "order.key").exists():
+        ensure_order_key(pki / "order.key")
+        made.append("pki/order.key")
     return made
 
 

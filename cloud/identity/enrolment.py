@@ -15,6 +15,7 @@ from cloud.config import Authority as AuthorityConfig
 from cloud.db import Database
 from cloud.errors import Conflict, InvalidInput, NotAllowed, NotFound, TooMany
 from cloud.identity.authority import Authority, Issued, check_vehicle_id
+from cloud.identity.signing import OrderSigner
 from cloud.registry.model import CertificateRow, EnrolTokenRow, VehicleRow, VehicleState
 
 TOKEN_PREFIX = "ort_"
@@ -65,11 +66,17 @@ class Enrolment:
     def __init__(self, db: Database, clock: Clock, config: AuthorityConfig) -> None:
         self._db, self._clock, self._config = db, clock, config
         self.authority: Authority | None = None  # set when the service opens
+        self.signer: OrderSigner | None = None  # likewise
 
     @property
     def ca_pem(self) -> str:
         """The trust anchor vehicles get."""
         return self._authority.pem
+
+    @property
+    def order_key(self) -> str:
+        """The public key (hexadecimal) whose orders vehicles shall obey."""
+        return self.signer.public_hex if self.signer else ""
 
     @property
     def _authority(self) -> Authority:

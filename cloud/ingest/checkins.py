@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
@@ -16,9 +18,14 @@ from cloud.ingest.names import check_range, is_stream, resolve_stream
 from cloud.ingest.sequences import SequenceSet
 from cloud.manifests import ManifestRow
 from gateway.wire.api import CheckIn, CheckInReply, SequenceRange
+from gateway.wire.orders import SignedOrder
 
 #: A gap is asked for only when it has stayed open this long: uploads travel several at once and overtake each other.
 GAP_GRACE_NS = 2_000_000_000
+
+
+#: The signed orders a vehicle has not answered.
+OrderSource = Callable[[str], Awaitable[tuple[SignedOrder, ...]]]
 
 
 class CheckIns:
@@ -26,6 +33,7 @@ class CheckIns:
 
     def __init__(self, db: Database, clock: Clock, limits: IngestLimits, fleet: Fleet) -> None:
         self._db, self._clock, self._limits, self._fleet = db, clock, limits, fleet
+        self.order_source: OrderSource | None = None  # who has orders for vehicles
 
     async def take(self, vehicle_id: str, check_in: CheckIn, raw: bytes) -> CheckInReply:
         """Store a check-in and what it explains; the reply confirms only what is durable.
@@ -44,7 +52,12 @@ class CheckIns:
             await self._explain(session, vehicle_id, check_in.not_found, RangeKind.LOST, now_ns)
             await self._close_abandoned(session, vehicle_id, check_in.not_found, now_ns)
             await self._note_acknowledged(session, vehicle_id, check_in, now_ns)
-        return await self.wishes(vehicle_id, evicted_known=check_in.evicted, manifest_hash=check_in.manifest_hash)
+        return await self.wishes(
+            vehicle_id,
+            evicted_known=check_in.evicted,
+            manifest_hash=check_in.manifest_hash,
+            has_time=not check_in.stopping,
+        )
 
     async def _store(self, session: AsyncSession, vehicle_id: str, check_in: CheckIn, raw: bytes, now_ns: int) -> None:
         row = await session.get(CheckInRow, vehicle_id)
@@ -56,6 +69,7 @@ class CheckIns:
         row.received_ns, row.at_ns, row.boot_id = now_ns, check_in.at_ns, check_in.boot_id[:64]
         row.count += 1
         row.stopping, row.content = check_in.stopping, raw
+        row.software = check_in.software[:100]
 
     async def _explain(
         self,
@@ -152,8 +166,16 @@ class CheckIns:
         *,
         evicted_known: tuple[SequenceRange, ...] = (),
         manifest_hash: str | None = None,
+        has_time: bool = True,
     ) -> CheckInReply:
-        """What the cloud wants from a vehicle now; ``manifest_hash`` as in its check-in, None for the last one told."""
+        """What the cloud wants from a vehicle now.
+
+        Args:
+            vehicle_id: of whom.
+            evicted_known: ranges just told and durable.
+            manifest_hash: as in its check-in, None for the last one told.
+            has_time: False for one that stops; it gets no orders.
+        """
         now_ns = self._clock.now_ns()
         requests: list[SequenceRange] = []
         async with self._db.read() as session:
@@ -180,6 +202,7 @@ class CheckIns:
             evicted_known=evicted_known,
             needs_manifest=needs_manifest,
             check_in_s=self._fleet.check_in_s or None,
+            orders=await self.order_source(vehicle_id) if self.order_source and has_time else (),
         )
 
     async def _last_manifest(self, session: AsyncSession, vehicle_id: str) -> str:

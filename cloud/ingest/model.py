@@ -71,6 +71,7 @@ class CheckInRow(Base):
     boots: Mapped[int] = mapped_column(Integer)  # boot ids seen in a row of changes
     count: Mapped[int] = mapped_column(Integer)
     stopping: Mapped[bool] = mapped_column()
+    software: Mapped[str] = mapped_column(String(100), default="", server_default="")  # out of the content
     content: Mapped[bytes] = mapped_column(LargeBinary)  # JSON of gateway.wire.api.CheckIn
 
 

@@ -19,6 +19,7 @@ from cloud.services import Services
 from cloud.web.inject import Injected
 from cloud.web.problems import send_problem
 from gateway.wire import api
+from gateway.wire.diagnostics import MAX_RESULT_BYTES, RESULTS, DiagnosticResult
 
 STREAM_HEADER, SEQUENCE_HEADER, ITEMS_HEADER = b"outrider-stream", b"outrider-sequence", b"outrider-items"
 #: How often an idle downlink looks whether its certificate still counts and whether a gap has become old enough.
@@ -172,8 +173,21 @@ async def renew_certificate(request: Request[Any, Any, Any], services: Injected)
     wanted = _decode(await _body(request, services, 64 * 1024), api.RenewRequest)
     address = request.client.host if request.client else ""
     issued = await services.enrolment.renew(peer.vehicle_id, wanted.csr_pem, address)
-    reply = api.RenewReply(issued.pem, services.enrolment.ca_pem)
+    reply = api.RenewReply(issued.pem, services.enrolment.ca_pem, services.enrolment.order_key)
     return Response(msgspec.json.encode(reply), media_type="application/json")
+
+
+@post(RESULTS, status_code=204)
+async def post_result(request: Request[Any, Any, Any], services: Injected) -> None:
+    """What came of an order; the same again changes nothing."""
+    peer = _identify(request, services)
+    _take_small(services, peer.vehicle_id)
+    result = _decode(await _body(request, services, MAX_RESULT_BYTES), DiagnosticResult)
+    address = request.client.host if request.client else ""
+    diagnostics = services.diagnostics
+    job_id = await diagnostics.delivery.take_result(peer.vehicle_id, result, address)
+    diagnostics.tell_job(job_id, peer.vehicle_id)
+    services.downlinks.notify(peer.vehicle_id)
 
 
 @websocket(api.DOWNLINK)
@@ -240,4 +254,4 @@ async def _until_gone(socket: WebSocket[Any, Any, Any]) -> None:
             return
 
 
-VEHICLE_ROUTES = [upload_batch, put_manifest, check_in, renew_certificate, downlink]
+VEHICLE_ROUTES = [upload_batch, put_manifest, check_in, renew_certificate, post_result, downlink]

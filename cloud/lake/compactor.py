@@ -24,9 +24,12 @@ from cloud.lake.tables import EventRow, FileRow, Tier, VehicleSignalRow
 from cloud.spool.model import BatchRow, BatchState, StoredBatch
 from cloud.spool.ports import BatchSpool
 from gateway.wire.frames import FrameBatch
+from gateway.wire.samples import EventKind
 
 log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
+#: Details that are JSON must stay whole; all others are a line for people.
+DETAIL_CHARS = {EventKind.DTC: 65_536, EventKind.AUDIT: 16_384, EventKind.INTRUSION: 16_384}
 
 
 @dataclass(slots=True)
@@ -226,7 +229,7 @@ class Compactor:
                     at_ns=e.timestamp_ns,
                     kind=e.kind,
                     source=e.source[:400],
-                    detail=e.detail[:2000],
+                    detail=e.detail[: DETAIL_CHARS.get(e.kind, 2000)],
                 )
                 for decoded in work.decoded
                 for e in decoded.events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -13,19 +13,18 @@ from litestar.params import FromPath
 from litestar.response import ServerSentEvent
 from litestar.response.sse import ServerSentEventMessage
 
-from cloud.auth.middleware import identify, role
+from cloud.auth.middleware import role
 from cloud.auth.model import Role
 from cloud.history.routes import known_vehicle
 from cloud.history.telemetry import Shared, Telemetry, telemetry_of
+from cloud.live.login import HasEnded, login_of
 from cloud.live.state import FLEET, LiveValue
-from cloud.services import Services
 
 INTERVAL_S = 0.25  # shortest time between two messages to one client
 FLEET_INTERVAL_S = 1.0
 
 
 AnyRequest = Request[Any, Any, Any]
-HasEnded = Callable[[], Awaitable[bool]]
 
 
 class LiveMessage(msgspec.Struct, frozen=True):
@@ -71,28 +70,7 @@ async def get_live(request: AnyRequest, telemetry: Shared, vehicle_id: FromPath[
     login does."""
     await known_vehicle(telemetry, vehicle_id)
     telemetry.live.values_hub.check_room()
-    return ServerSentEvent(values_of(telemetry, vehicle_id, _login_of(request)), retry_duration=3_000)
-
-
-def _login_of(request: AnyRequest) -> HasEnded:
-    services: Services = request.app.state.services
-    return _Login(request, services.config.live.heartbeat_s).has_ended
-
-
-class _Login:
-    """Asks again, once in a while, whether the reader of a stream may still read."""
-
-    def __init__(self, request: AnyRequest, period_s: float) -> None:
-        self._request, self._period_s = request, period_s
-        self._asked_s = asyncio.get_running_loop().time()
-
-    async def has_ended(self) -> bool:
-        """True once the session or token has ended, or its user has."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._asked_s < self._period_s:
-            return False
-        self._asked_s = now_s
-        return await identify(self._request) is None
+    return ServerSentEvent(values_of(telemetry, vehicle_id, login_of(request)), retry_duration=3_000)
 
 
 async def values_of(
@@ -115,7 +93,7 @@ async def values_of(
 async def get_fleet_live(request: AnyRequest, telemetry: Shared) -> ServerSentEvent:
     """Server-sent events: ``fleet`` with the ids of vehicles of which batches arrived."""
     telemetry.live.fleet_hub.check_room()
-    return ServerSentEvent(fleet_changes(telemetry, _login_of(request)), retry_duration=3_000)
+    return ServerSentEvent(fleet_changes(telemetry, login_of(request)), retry_duration=3_000)
 
 
 async def fleet_changes(telemetry: Telemetry, has_ended: HasEnded) -> AsyncIterator[ServerSentEventMessage]:

@@ -211,7 +211,8 @@ async def enrol(request: AnyRequest, services: Injected, data: JSONBody[EnrolReq
     if wait_s > 0:
         raise TooMany("too many attempts to enrol", retry_after_s=wait_s)
     issued = await services.enrolment.enrol(data.token, data.vehicle, data.csr_pem, address)
-    return EnrolReply(issued.pem, services.enrolment.ca_pem, services.vehicle_url)
+    enrolment = services.enrolment
+    return EnrolReply(issued.pem, enrolment.ca_pem, services.vehicle_url, enrolment.order_key)
 
 
 @get(

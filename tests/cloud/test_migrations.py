@@ -17,11 +17,13 @@ pytestmark = pytest.mark.anyio
 
 
 def _old(path: Path) -> None:
-    """A database as version 1 left it: no ``attempts``, no ``receipts_through``."""
+    """A database as version 1 left it: no ``attempts``, no ``receipts_through``, no ``software``."""
     connection = sqlite3.connect(path)
-    for table, column in (("batches", "attempts"), ("streams", "receipts_through")):
+    for table, column in (("batches", "attempts"), ("streams", "receipts_through"), ("check_ins", "software")):
         connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     connection.execute("INSERT INTO streams VALUES ('V','s/n',7,x'',7,7,7,0,0,0,0,0,0,0,0)")
+    for vehicle, content in (("V", b'{"software":"1.2.3"}'), ("W", b"{damaged")):
+        connection.execute("INSERT INTO check_ins VALUES (?,1,1,'b',1,1,0,?)", (vehicle, content))
     connection.execute("PRAGMA user_version=1")
     connection.commit()
     connection.close()
@@ -51,6 +53,8 @@ async def test_a_new_database_needs_no_step_and_an_old_one_gets_all_and_keeps_it
     assert await _open(path) == []
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT contiguous, receipts_through FROM streams").fetchall() == [(7, 0)]
+    told = connection.execute("SELECT vehicle_id, software FROM check_ins ORDER BY vehicle_id").fetchall()
+    assert told == [("V", "1.2.3"), ("W", "")]
     connection.close()
     assert _state(path)[0] == schema_version()
 

@@ -23,7 +23,7 @@ from tests.support import LONG
 
 pytestmark = pytest.mark.slow
 #: Endless answers (event streams); their tests are elsewhere.
-STREAMS = {"/api/v1/fleet/live", "/api/v1/vehicles/{vehicle_id}/live"}
+STREAMS = {"/api/v1/fleet/live", "/api/v1/faults/live", "/api/v1/vehicles/{vehicle_id}/live"}
 
 
 @dataclass
