@@ -29,7 +29,7 @@ POLLER = Tester(port="gateway", address=0x0001)
 
 
 def ecu_config(name: str, address: int, bus: str, request_id: int, **more: object) -> EcuConfig:
-    settings = {"p2_ms": 10, "p2_star_ms": 3000, "max_pending": 5, **more}
+    settings = {"p2_ms": 10, "p2_star_ms": 3000, "max_pending": 5, "functional_id": 0x7DF, **more}
     return EcuConfig(
         name=name, bus=bus, logical_address=address, request_id=request_id, response_id=request_id + 8, **settings  # type: ignore[arg-type]  # the keywords of EcuConfig
     )  # fmt: skip
