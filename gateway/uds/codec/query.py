@@ -12,6 +12,7 @@ from gateway.uds.errors import MalformedAnswer
 from gateway.uds.exchange import positive_prefix
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -65,7 +66,7 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
-class Query(Generic[T]):
+class Query(Generic[T_co]):
     """A request, how to know its answer, and how to read it.
 
     ``read`` gets a ``Reader`` after the SID of the answer; whatever the bytes, it raises nothing but
@@ -74,9 +75,9 @@ class Query(Generic[T]):
 
     request: bytes
     prefixes: tuple[bytes, ...]
-    read: Callable[[Reader], T]
+    read: Callable[[Reader], T_co]
 
-    def decode(self, pdu: bytes) -> T:
+    def decode(self, pdu: bytes) -> T_co:
         """Read a positive answer.
 
         Raises:
