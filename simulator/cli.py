@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from simulator.actuation import Actuators
 from simulator.buses import BUS_NAMES, find_bus
 from simulator.cli_common import carry_out, fail, open_ports, parse_buses, vehicle_manifest
+from simulator.cli_ecus import add_describe, open_ecus
 from simulator.cli_traffic import add_load, add_replay
 from simulator.control import ControlServer
 from simulator.faults import FaultError, parse_fault
@@ -27,6 +29,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_run(commands.add_parser("run", help="simulate the Outrider One"))
     add_replay(commands.add_parser("replay", help="play a recorded log onto buses"))
     add_load(commands.add_parser("load", help="fill buses with numbered frames"))
+    add_describe(commands.add_parser("describe", help="what the simulated ECUs answer"))
     listing = commands.add_parser("list", help="the shipped scenarios")
     listing.set_defaults(run=list_command)
     manifest = commands.add_parser("manifest", help="write the simulated vehicle's manifest")
@@ -58,6 +61,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write what was sent as JSON")
     parser.add_argument("--control", type=Path, metavar="SOCKET", help="listen here for commands, a JSON object a line")
+    parser.add_argument(
+        "--ecus", default="all", metavar="all|none|NAME,…",
+        help="ECUs that answer diagnostic requests on the buses given; see `outrider sim describe`; default all",
+    )  # fmt: skip
+    parser.add_argument("--state", type=Path, metavar="DIR", help="keep the ECUs' non-volatile memory here")
+    parser.add_argument(
+        "--isotp", choices=("auto", "kernel", "library"), default="auto",
+        help="where ISO-TP is done; auto takes the kernel where it can",
+    )  # fmt: skip
     parser.set_defaults(run=run_command)
 
 
@@ -82,11 +94,23 @@ def run_command(args: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         return fail("run", error, os.EX_CANTCREAT)
 
+    try:
+        ecus = open_ecus(args, simulation, buses, sink)
+    except PortError as error:
+        sink.close()
+        return fail("run", error.strerror, os.EX_UNAVAILABLE)
+    except (OSError, ValueError) as error:
+        sink.close()
+        return fail("run", error, os.EX_DATAERR)
+
     def work() -> Summary:
-        with RealPacer() as pacer:
+        with RealPacer() as pacer, contextlib.closing(ecus) if ecus else contextlib.nullcontext():
             duration_s = scenario.duration_s if args.duration is None else args.duration
-            runner = Runner(simulation, sink, pacer, speed=speed, duration_s=duration_s)
-            with ControlServer(args.control, runner, pacer):
+            runner = Runner(simulation, sink, pacer, speed=speed, duration_s=duration_s, ears=ecus)
+            if ecus is not None:
+                ecus.watch(pacer)
+                pacer.timed = ecus
+            with ControlServer(args.control, runner, pacer, ecus.actions() if ecus else None):
                 return runner.run()
 
     return carry_out("run", work, sink, args.summary)

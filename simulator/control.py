@@ -2,7 +2,8 @@
 
 Requests have ``do``: ``state``, ``faults``, ``inject`` (``fault`` as on the command line; a start is relative to
 now), ``clear`` (``number``, or all), ``pause``, ``resume``, ``speed`` (``value``), ``command`` (``message``,
-``values``: acts as if it came over the bus), ``stop``. Answers have ``ok``; where it is false, ``error`` says why.
+``values``: acts as if it came over the bus), ``stop``; and those of ``simulator.ecu.control`` where the run has ECUs.
+Answers have ``ok``; where it is false, ``error`` says why.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -68,13 +69,17 @@ def state(runner: Runner) -> dict[str, Any]:
     }
 
 
+Action = Callable[[dict[str, Any]], dict[str, Any]]
+
+
 class Control:
     """Carries out requests; knows nothing of sockets."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, more: Mapping[str, Action] | None = None) -> None:
+        """``more``: further actions by name; they may raise ``ValueError``, ``KeyError``, ``TypeError``."""
         self._runner = runner
         self._counter = 0
-        self._table: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        self._table: dict[str, Action] = {
             "state": lambda request: state(runner),
             "faults": lambda request: {"faults": runner.simulation.faults.listed(runner.simulation.now_ns / 1e9)},
             "inject": self._inject,
@@ -84,6 +89,7 @@ class Control:
             "speed": self._speed,
             "command": self._command,
             "stop": self._stop,
+            **(more or {}),
         }
 
     def answer(self, line: bytes) -> bytes:
@@ -152,9 +158,11 @@ class Control:
 class ControlServer:
     """A unix socket for ``Control``, readable by its owner only. With no path it does nothing."""
 
-    def __init__(self, path: Path | None, runner: Runner, watcher: Watcher) -> None:
+    def __init__(
+        self, path: Path | None, runner: Runner, watcher: Watcher, more: Mapping[str, Action] | None = None
+    ) -> None:
         self._path, self._watcher = path, watcher
-        self._control = Control(runner)
+        self._control = Control(runner, more)
         self._listener: socket.socket | None = None
         self._clients: dict[int, tuple[socket.socket, bytearray]] = {}
 

@@ -64,6 +64,15 @@ class Simulation:
             self.faults.add(fault)
         self.actuators = Actuators(manifest, self.vehicle)
         self.now_ns = 0  # since the simulation began
+        #: Column of ``columns`` to the value that a diagnostic tester holds it at.
+        self.overrides: dict[int, float] = {}
+        #: Numbers of messages that ECUs keep off the bus.
+        self.silent_messages: set[int] = set()
+        #: By message number, when it was last sent; 0: not yet.
+        self.last_sent_ns = np.zeros(len(manifest.messages), np.int64)
+        #: The present values, by column; of the model, without faults of sensors.
+        self.latest: NDArray[np.float64] = np.zeros(len(self._readings.columns))
+        self._readings.fill(self.latest)
         self._phase = -1
         self._phase_ends_s = 0.0
         self._begin_phases()
@@ -80,6 +89,11 @@ class Simulation:
                 self.vehicle.drive_at_once()
             for bus in phase.silent_buses:
                 self.faults.add(Fault(kind="silent", target=bus, at_s=begins_s, duration_s=phase.duration_s))
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """``bus.Message.Signal`` to its place in ``latest``."""
+        return self._readings.columns
 
     @property
     def phase_name(self) -> str:
@@ -110,10 +124,15 @@ class Simulation:
             self._begin_phases()
             self.faults.act_on_vehicle(self.vehicle)
             self.vehicle.step()
-            self._readings.fill(self._matrix[i])
+            row = self._matrix[i]
+            self._readings.fill(row)
+            for column, value in self.overrides.items():
+                row[column] = value
             self.now_ns += STEP_NS
+        self.latest[:] = self._matrix[steps - 1]
         due = self._due(begin_ns, end_ns)
         self._silence(due, begin_ns, end_ns)
+        self.last_sent_ns[self.plan.sent.message[due.sent]] = due.time_ns
         return self._frames(due, begin_ns, end_ns)
 
     def _due(self, begin_ns: int, end_ns: int) -> _Due:
@@ -137,6 +156,8 @@ class Simulation:
             else:
                 hit = self.plan.layouts.bus[self.plan.sent.first_layout[due.sent]] == f.bus
             due.keep(~(hit & f.when(due.time_ns)))
+        if self.silent_messages:
+            due.keep(~np.isin(self.plan.sent.message[due.sent], list(self.silent_messages)))
 
     def _frames(self, due: _Due, begin_ns: int, end_ns: int) -> FrameBatch:
         sent, layouts = self.plan.sent, self.plan.layouts

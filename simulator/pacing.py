@@ -23,11 +23,23 @@ class Pacer(Protocol):
         """Return at the deadline, or once stopped; what became readable meanwhile is handled."""
 
 
+class Timed(Protocol):
+    """Something with deadlines of its own between those the pacer is asked to wait for."""
+
+    def poll(self, now_s: float) -> None:
+        """Do what is due."""
+
+    def next_deadline_s(self, now_s: float) -> float | None:
+        """When something is due; None: nothing is."""
+
+
 class RealPacer:
     """The system's clock; SIGTERM and SIGINT stop it, and files that become readable are handled while it waits."""
 
     def __init__(self) -> None:
         self.stopped = False
+        #: Polled while waiting, when it is due.
+        self.timed: Timed | None = None
         self._selector = selectors.DefaultSelector()
         self._wake, self._waker = socket.socketpair()
         self._before: dict[signal.Signals, object] = {}
@@ -71,9 +83,17 @@ class RealPacer:
 
     def wait_until(self, deadline_s: float) -> None:
         """See ``Pacer``."""
+        timed = self.timed
         while not self.stopped:
-            left = deadline_s - time.monotonic()
-            for key, _ in self._selector.select(max(0.0, left)):
+            now_s = time.monotonic()
+            left = until_s = deadline_s - now_s
+            if timed is not None:
+                timed.poll(now_s)
+                due_s = timed.next_deadline_s(now_s)
+                if due_s is not None:
+                    # Late by nothing, and no busy loop for what is due but waits for something else.
+                    until_s = min(left, max(0.0005, due_s - now_s))
+            for key, _ in self._selector.select(max(0.0, until_s)):
                 key.data()
             if left <= 0:
                 return

@@ -54,7 +54,7 @@ class BusPort(Protocol):
         """Release the bus."""
 
 
-class _Counting:
+class Counting:
     """The send loop all ports share: retry while the queue is full, then count a failure."""
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep, now: Callable[[], float] = time.monotonic) -> None:
@@ -98,7 +98,7 @@ def socketcan_bytes(frames: FrameBatch) -> list[bytes]:
     return [whole[72 * i : 72 * i + (72 if fd[i] else 16)] for i in range(len(fd))]
 
 
-class SocketCanPort(_Counting):
+class SocketCanPort(Counting):
     """A SocketCAN interface by its raw socket."""
 
     def __init__(self, channel: str, listen: list[int]) -> None:
@@ -162,7 +162,47 @@ def _multicast_interface(to: tuple[str, int]) -> str:
     return "0.0.0.0"
 
 
-class MulticastPort(_Counting):
+def multicast_sender(to: tuple[str, int]) -> socket.socket:
+    """A socket that sends to the group and no further than this machine; bound, so that its port is known."""
+    out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, UDP_MULTICAST_HOP_LIMIT)
+    out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(_multicast_interface(to)))
+    out.bind(("", 0))
+    return out
+
+
+def join_group(to: tuple[str, int]) -> socket.socket:
+    """A non-blocking socket that hears the group."""
+    heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    heard.bind(to)  # to the group, so that other groups of this port stay out
+    member = socket.inet_aton(to[0]) + socket.inet_aton(_multicast_interface(to))
+    heard.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    heard.setblocking(False)
+    return heard
+
+
+def multicast_address(channel: str) -> tuple[str, int]:
+    """Group and port of ``GROUP[:PORT]`` or of a bus of the simulated vehicle.
+
+    Raises:
+        PortError: it is neither.
+    """
+    group, _, port = channel.partition(":")
+    with contextlib.suppress(KeyError):
+        group = find_bus(group).group
+    try:
+        octets = socket.inet_aton(group)
+        number = int(port or UDP_MULTICAST_PORT)
+    except (OSError, ValueError) as error:
+        raise PortError(errno.EINVAL, f"udp_multicast {channel!r}: expected GROUP[:PORT]") from error
+    if not 224 <= octets[0] <= 239 or not 0 < number < 65536:
+        raise PortError(errno.EINVAL, f"udp_multicast {channel!r}: not a multicast group and port")
+    return group, number
+
+
+class MulticastPort(Counting):
     """python-can's ``udp_multicast`` datagrams, always with hop limit 0: they never leave the machine.
 
     Ours because python-can takes a second copy of each of our own frames and of those of every other group on its port.
@@ -182,18 +222,8 @@ class MulticastPort(_Counting):
         self._to = (group, port)
         self._listen = frozenset(listen)
         try:
-            self._out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, UDP_MULTICAST_HOP_LIMIT)
-            interface = socket.inet_aton(_multicast_interface(self._to))
-            self._out.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
-            self._in = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if listen else None
-            if self._in is not None:
-                self._in.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self._in.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                self._in.bind(self._to)  # to the group, so that other groups of this port stay out
-                member = socket.inet_aton(group) + interface
-                self._in.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-                self._in.setblocking(False)
+            self._out = multicast_sender(self._to)
+            self._in = join_group(self._to) if listen else None
         except OSError as error:
             raise PortError(error.errno, f"udp_multicast {group}:{port}: {error}") from error
 
@@ -242,6 +272,11 @@ class MulticastPort(_Counting):
             pass
         return None
 
+    @property
+    def sending_port(self) -> int:
+        """UDP port our frames come from."""
+        return int(self._out.getsockname()[1])
+
     def fileno(self) -> int:
         """See ``BusPort``."""
         return -1  # our own frames come back here: polled each tick instead of waking us
@@ -253,7 +288,7 @@ class MulticastPort(_Counting):
             self._in.close()
 
 
-class PythonCanPort(_Counting):
+class PythonCanPort(Counting):
     """Any other interface python-can knows."""
 
     def __init__(self, interface: str, channel: str, listen: list[int], *, fd: bool, bitrate_bps: int) -> None:
@@ -327,15 +362,6 @@ def open_port(
     if interface == "socketcan":
         return SocketCanPort(channel, listen)
     if interface == "udp_multicast":
-        group, _, port = channel.partition(":")
-        with contextlib.suppress(KeyError):
-            group = find_bus(group).group
-        try:
-            octets = socket.inet_aton(group)
-            number = int(port or UDP_MULTICAST_PORT)
-        except (OSError, ValueError) as error:
-            raise PortError(errno.EINVAL, f"udp_multicast {channel!r}: expected GROUP[:PORT]") from error
-        if not 224 <= octets[0] <= 239 or not 0 < number < 65536:
-            raise PortError(errno.EINVAL, f"udp_multicast {channel!r}: not a multicast group and port")
+        group, number = multicast_address(channel)
         return MulticastPort(group, number, listen)
     return PythonCanPort(interface, channel, listen, fd=fd, bitrate_bps=bitrate_bps)

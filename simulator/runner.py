@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dbc.files import write_atomically
 from simulator.generator import STEP_NS, Simulation
@@ -65,15 +65,36 @@ class Summary:
         write_atomically(path, (json.dumps(self.as_dict(), indent=1) + "\n").encode())
 
 
+class Ears(Protocol):
+    """Whether the ECU of a DBC node hears normal messages."""
+
+    def is_deaf(self, node: str) -> bool:
+        """It does not: it is down, or was told so."""
+
+
 class Runner:
     """Drives a simulation. ``speed`` 0 is as fast as it goes."""
 
-    def __init__(self, simulation: Simulation, sink: Sink, pacer: Pacer, *, speed: float, duration_s: float) -> None:
-        """Raises ``ValueError`` for a speed or a duration that is negative or no number."""
+    def __init__(
+        self,
+        simulation: Simulation,
+        sink: Sink,
+        pacer: Pacer,
+        *,
+        speed: float,
+        duration_s: float,
+        ears: Ears | None = None,
+    ) -> None:
+        """``ears``: asked whether the body controller listens; it does if nobody can be asked.
+
+        Raises:
+            ValueError: a speed or a duration that is negative or no number.
+        """
         if not 0 <= speed <= 1000 or not 0 < duration_s <= 1e8:
             raise ValueError(f"speed {speed} or duration {duration_s} is out of range")
         self.simulation = simulation
         self.sink = sink
+        self._ears = ears
         self._pacer = pacer
         self.speed = speed
         self.duration_s = duration_s
@@ -96,7 +117,8 @@ class Runner:
                 pacer.wait_until(deadline_s)
                 continue
             for bus, can_id, payload in self.sink.receive():
-                simulation.actuators.receive(bus, can_id, payload)
+                if self._ears is None or not self._ears.is_deaf("BCM"):
+                    simulation.actuators.receive(bus, can_id, payload)
             step_ns = min(self._tick_ns(), -(-(end_ns - simulation.now_ns) // STEP_NS) * STEP_NS)
             self.sink.send(simulation.advance(step_ns))
             if self.speed:

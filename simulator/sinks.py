@@ -141,22 +141,22 @@ class Tee:
     """Everything to ``first``, whose counts are told, and a copy to ``second``."""
 
     def __init__(self, first: Sink, second: Sink) -> None:
-        self._first, self._second = first, second
+        self.first, self._second = first, second
 
     def send(self, frames: FrameBatch) -> None:
         """See ``Sink``."""
-        self._first.send(frames)
+        self.first.send(frames)
         self._second.send(frames)
 
     def receive(self) -> list[tuple[int, int, bytes]]:
         """See ``Sink``."""
-        return self._first.receive()
+        return self.first.receive()
 
     def counts(self) -> dict[str, BusCount]:
         """See ``Sink``."""
-        return self._first.counts()
+        return self.first.counts()
 
     def close(self) -> None:
         """See ``Sink``."""
-        self._first.close()
+        self.first.close()
         self._second.close()

@@ -352,6 +352,11 @@ class EcuServer:
             service.reset(now_s)
 
     @property
+    def is_powered(self) -> bool:
+        """Whether it has power."""
+        return self._powered
+
+    @property
     def is_running(self) -> bool:
         """Whether it has power and has booted."""
         return self._powered and self._boot_until_s is None

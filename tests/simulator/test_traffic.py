@@ -19,7 +19,7 @@ from dbc.frames import BRS, ERROR, ESI, EXTENDED, FD, REMOTE, FrameBatch
 from dbc.logs import CandumpWriter, LogError, open_log
 from simulator.buses import BUS_NAMES, UDP_MULTICAST_HOP_LIMIT
 from simulator.load import LoadSettings, frame_seconds, load, parse_ids
-from simulator.ports import MulticastPort, PortError, _Counting, open_port, socketcan_bytes
+from simulator.ports import MulticastPort, PortError, Counting, open_port, socketcan_bytes
 from simulator.replay import LONGEST_PAUSE_NS, Timeline, replay
 from simulator.runner import Runner
 from simulator.sinks import BusSink, CountingSink, LogSink
@@ -222,7 +222,7 @@ def test_a_load_no_bus_carries_is_refused(wrong: dict[str, object]) -> None:
         LoadSettings(**{"rate": 10.0, **wrong})  # type: ignore[arg-type]  # wrong on purpose
 
 
-class Offering(_Counting):
+class Offering(Counting):
     """A port whose queue is full as often as told."""
 
     def __init__(self, errors: list[int]) -> None:
