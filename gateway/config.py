@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -16,8 +17,10 @@ import msgspec
 from gateway.can.config import MAX_BUSES, BusConfig, ReadConfig, ReplayConfig
 from gateway.collect.budget import BudgetConfig
 from gateway.collect.model import Limits
+from gateway.diag.addresses import address_of, settings_of
 from gateway.diag.config import DiagnosticsSection
 from gateway.errors import ConfigError
+from gateway.firewall.can_rules import RoutingSection
 from gateway.link.identity import VEHICLE_ID
 from gateway.wire.api import MAX_BATCH_BYTES
 from gateway.wire.codec import MAX_ITEMS
@@ -93,6 +96,7 @@ class Config(_Section, frozen=True):
     link: LinkSection = LinkSection()
     runtime: RuntimeSection = RuntimeSection()
     diagnostics: DiagnosticsSection = DiagnosticsSection()
+    routing: RoutingSection = RoutingSection()
 
 
 #: The smallest and largest value of each key, as ``section.key``. NaN is in no range.
@@ -115,7 +119,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "link.check_in_s": (0.001, 86_400),
     "link.drain_s": (0, 86_400),
     "link.renewal_check_s": (0.001, 31_536_000),
+    "diagnostics.poll.period_s": (0, 86_400),
+    "diagnostics.poll.first_s": (0, 86_400),
+    "diagnostics.vehicle_state.standstill_below": (0.001, 100),
 }
+
+ECU_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 #: The kernel's room for the path of a Unix socket, less its end.
 MAX_SOCKET_PATH_BYTES = 107
@@ -154,9 +163,9 @@ def _check(config: Config, path: str) -> None:
             raise ConfigError(f"bus {name!r} is named twice", path=path, where=f"$.buses[{i}].name")
     if not config.collect.schemes:
         raise ConfigError("at least one scheme is needed", path=path, where="$.collect.schemes")
+    _check_ecus(config, names, path)
     for key, (smallest, largest) in _RANGES.items():
-        section, _, name = key.partition(".")
-        if not smallest <= getattr(getattr(config, section), name) <= largest:
+        if not smallest <= attrgetter(key)(config) <= largest:
             raise ConfigError(f"must be from {smallest} to {largest}", path=path, where=f"$.{key}")
     if config.spool.max_bytes < 4 * config.spool.segment_bytes:
         raise ConfigError("at least four segments (spool.segment_bytes)", path=path, where="$.spool.max_bytes")
@@ -164,6 +173,35 @@ def _check(config: Config, path: str) -> None:
         raise ConfigError("at least link.backoff_first_s", path=path, where="$.link.backoff_max_s")
     if config.link.url is not None and not re.fullmatch(r"https://[^/\s]+(/\S*)?", config.link.url):
         raise ConfigError("must be https://HOST or https://HOST:PORT", path=path, where="$.link.url")
+
+
+def _check_ecus(config: Config, buses: list[str], path: str) -> None:
+    """Names and logical addresses are unique, buses exist, identifiers fit the addressing."""
+    section = config.diagnostics
+    own = {section.doip.logical_address: "the gateway", section.doip.functional_address: "the functional group"}
+    if len(own) < 2:
+        raise ConfigError("is also the gateway's", path=path, where="$.diagnostics.doip.functional_address")
+    known: set[str] = {"gateway"}
+    for i, ecu in enumerate(section.ecus):
+        where = f"$.diagnostics.ecus[{i}]"
+        if ecu.name in known:
+            raise ConfigError(f"an ECU is already called {ecu.name!r}", path=path, where=f"{where}.name")
+        if not ECU_NAME.fullmatch(ecu.name):
+            raise ConfigError("letters, digits, '_' and '-' only, at most 32", path=path, where=f"{where}.name")
+        known.add(ecu.name)
+        if ecu.logical_address in own:
+            taken = own[ecu.logical_address]
+            raise ConfigError(f"is also that of {taken}", path=path, where=f"{where}.logical_address")
+        own[ecu.logical_address] = ecu.name
+        if ecu.bus not in buses:
+            raise ConfigError(f"no bus {ecu.bus!r} ({', '.join(buses)})", path=path, where=f"{where}.bus")
+        try:
+            address_of(ecu, where=where)
+            settings_of(ecu, where=where)
+        except ConfigError as error:
+            raise ConfigError(str(error).partition(" - at ")[0], path=path, where=where) from error
+    if section.obd_port.enabled and not section.obd_port.channel:
+        raise ConfigError("is missing", path=path, where="$.diagnostics.obd_port.channel")
 
 
 def status_socket_path(config: Config, base: Path) -> Path | None:

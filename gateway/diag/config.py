@@ -134,5 +134,6 @@ class DiagnosticsSection(_Section, frozen=True):
     firewall: FirewallSection = FirewallSection()
     vehicle_state: VehicleStateSection = VehicleStateSection()
     monitors: MonitorsSection = MonitorsSection()
+    descriptions: str = ""  # a file with the names and layouts of the ECUs' identifiers, for snapshots and results
     kernel_isotp: Literal["auto", "never", "always"] = "auto"
     remote: bool = True  # obey signed orders of the cloud, as far as the policy allows

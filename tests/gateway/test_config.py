@@ -137,7 +137,7 @@ def documented() -> dict[str, str]:
     found: dict[str, str] = {}
     section = ""
     for line in MANUAL.splitlines():
-        if header := re.match(r"`\[+(\w+)\]+`", line):
+        if header := re.match(r"`\[+([\w.]+)\]+`", line):
             section = header[1] + "."
         if row := re.match(r"\| `(\w+)` \| ([^|]*)\|", line):
             found[section + row[1]] = row[2].strip().strip("`")
@@ -147,18 +147,21 @@ def documented() -> dict[str, str]:
 def actual() -> dict[str, object]:
     """Key to default, as the types have them; ``...`` where it is required."""
     found: dict[str, object] = {}
-    for field in msgspec.structs.fields(Config):
-        inner = field.type
-        if field.name == "buses":
+    _collect(Config, "", found)
+    return found
+
+
+def _collect(section: type[msgspec.Struct], prefix: str, found: dict[str, object]) -> None:
+    for key in msgspec.structs.fields(section):
+        inner = key.type
+        if prefix + key.name in ("buses", "diagnostics.ecus"):
             inner = inner.__args__[0]
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
-            for key in msgspec.structs.fields(inner):
-                factory = key.default_factory
-                empty = factory() if factory is not msgspec.NODEFAULT else ...
-                found[f"{field.name}.{key.name}"] = empty if key.default is msgspec.NODEFAULT else key.default
+            _collect(inner, f"{prefix}{key.name}.", found)
         else:
-            found[field.name] = ...
-    return found
+            factory = key.default_factory
+            empty = factory() if factory is not msgspec.NODEFAULT else ...
+            found[prefix + key.name] = empty if key.default is msgspec.NODEFAULT else key.default
 
 
 def test_manual_has_every_key_and_no_other() -> None:
@@ -172,13 +175,16 @@ def test_manual_tells_the_defaults() -> None:
         text = manual.get(key, "")
         if default is ...:
             same = text == "required"
-        elif default is None or default in ("", {}):
+        elif default is None or default in ("", {}, ()):
             same = text in ("", "none", "from enrolment")
         elif isinstance(default, bool):
             same = text == str(default).lower()
         elif isinstance(default, (int, float)):
             number, _, unit = text.partition(" ")
-            same = bool(number) and float(number) * UNITS[unit] == default
+            value = int(number, 16) if number.startswith("0x") else float(number or "nan")
+            same = value * UNITS[unit] == default
+        elif isinstance(default, tuple):
+            same = text == ", ".join(f"{first:#06X}-{last:#06X}".replace("X", "x") for first, last in default)
         else:
             same = text == default
         if not same:
