@@ -68,9 +68,11 @@ class Firewall:
         *,
         vehicle: Callable[[int], VehicleFacts],
         record: Callable[[AuditEntry], None],
+        changed: Callable[[], None] = lambda: None,
         mode: Literal["enforce", "observe"] = "enforce",
     ) -> None:
-        """``vehicle`` is called with monotonic nanoseconds."""
+        """``vehicle`` is called with monotonic nanoseconds; ``changed`` when the guard's counts are to be saved."""
+        self._changed = changed
         self._policy, self._vehicle, self._record, self._mode = policy, vehicle, record, mode
         self.guard = Guard(policy.policy.security_access)
         self._timeout_ns = policy.policy.lock.session_timeout_ms * 1_000_000
@@ -272,6 +274,8 @@ class Firewall:
             self._note("unlock", tester, target, 0x27, f"level {max(opened):#04x}")
         if told := self.guard.answered(key, target, pdu, sub, now_ns):
             self._note("lockout", tester, target, pdu[1], told)
+        if self.guard.has_changed:
+            self._changed()
 
     def left(self, tester: Tester, *, now_ns: int) -> None:
         """The tester is gone: what it held is free, what it left open must be closed first (``abandoned``)."""
