@@ -17,10 +17,11 @@ class Debouncer:
         self._settings = settings
         self._counter = 0  # steps, or nanoseconds of agreement (negative: towards passed)
         self._last_ns: int | None = None  # time of the last result that counts, None after an UNKNOWN
+        self._was_bad: bool | None = None
 
     def reset(self) -> None:
         """Know nothing."""
-        self._counter, self._last_ns = 0, None
+        self._counter, self._last_ns, self._was_bad = 0, None, None
 
     @property
     def fault_detection(self) -> int:
@@ -39,14 +40,14 @@ class Debouncer:
         if result is TestResult.UNKNOWN:
             self._last_ns = None
             return None
+        is_bad = result in (TestResult.FAILED, TestResult.PREFAILED)
         if result in (TestResult.FAILED, TestResult.PASSED) or self._settings.kind == "none":
-            is_bad = result in (TestResult.FAILED, TestResult.PREFAILED)
             self._counter = up if is_bad else -down
         elif self._settings.kind == "counter":
-            self._step(result is TestResult.PREFAILED)
+            self._step(is_bad)
         else:
-            self._elapse(result is TestResult.PREFAILED, now_ns)
-        self._last_ns = now_ns
+            self._elapse(is_bad, now_ns)
+        self._last_ns, self._was_bad = now_ns, is_bad
         if self._counter >= up:
             return True
         return False if self._counter <= -down else None
@@ -67,7 +68,7 @@ class Debouncer:
     def _elapse(self, is_bad: bool, now_ns: int) -> None:
         up, down = self._limits()
         passed_ns = 0 if self._last_ns is None else max(0, now_ns - self._last_ns)
-        if (self._counter > 0) != is_bad and self._counter:
+        if self._was_bad is not is_bad:
             self._counter, passed_ns = 0, 0
         if is_bad:
             self._counter = min(up, self._counter + passed_ns)

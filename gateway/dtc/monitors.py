@@ -103,7 +103,8 @@ class MonitorEngine:
         self._frame_ns: int | None = None  # UTC of the newest frame, carried on
         self._called_ns = 0  # UTC of the last call
         self._now_ns = 0
-        self._utc_ns = 0
+        self._end_ns = 0  # the engine's time of ``_frame_ns``
+        self._utc_ns = 0  # of the look under way
         self._next_look_ns = 0
         self._is_begun = False
         self._ignition_unknown_ns = 0
@@ -160,8 +161,8 @@ class MonitorEngine:
         self._called_ns = now_ns
         if self._frame_ns is not None:
             self._frame_ns += step_ns
-        self._utc_ns = self._frame_ns if self._frame_ns is not None else now_ns
         self._now_ns += step_ns
+        self._end_ns = self._now_ns
         while self._next_look_ns <= self._now_ns:
             self._look_at(self._next_look_ns)
 
@@ -173,8 +174,8 @@ class MonitorEngine:
             last = int(stamps[0])
         monotone = np.maximum.accumulate(np.concatenate([np.array([last], np.int64), stamps]))
         times = self._now_ns + np.cumsum(np.minimum(np.diff(monotone), MAX_GAP_NS))
-        self._frame_ns = self._utc_ns = int(monotone[-1])
-        return times, int(times[-1])
+        self._frame_ns, self._end_ns = int(monotone[-1]), int(times[-1])
+        return times, self._end_ns
 
     def _put(self, frames: FrameBatch, slots: NDArray[np.intp], times: NDArray[np.int64], begin: int, end: int) -> None:
         if begin == end:
@@ -252,6 +253,8 @@ class MonitorEngine:
 
     def _look_at(self, at_ns: int) -> None:
         self._next_look_ns = at_ns + self.rules.period_ns
+        newest_ns = self._called_ns if self._frame_ns is None else self._frame_ns
+        self._utc_ns = newest_ns - (self._end_ns - at_ns)
         self._follow_ignition(at_ns)
         self._refresh(at_ns)
         if self.memory.is_cycle_running:
