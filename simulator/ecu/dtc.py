@@ -73,7 +73,7 @@ class ReadDtcs(BaseService):
 
     def tick(self, now_s: float) -> Collection[bytes]:
         """See ``Service``; the tests run from here."""
-        self._unit.tick(now_s)
+        self._unit.tick()
         return ()
 
     def describe(self) -> Mapping[str, object]:

@@ -144,6 +144,8 @@ class FaultMemoryDescription(_Table, frozen=True):
     cycle: Condition = Condition(signal="powertrain.VehicleState.PowerMode", above=1.5)
     warm_up: Condition = Condition(signal="powertrain.VehicleState.ReadyToDrive", above=0.5)
     warm_up_s: float = 60.0
+    #: Tests begin so long after the operation cycle: other ECUs are still waking up.
+    settle_s: float = 3.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.capacity <= 254:

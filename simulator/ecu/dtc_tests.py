@@ -32,9 +32,12 @@ class _Running:
 class FaultTests:
     """The tests of one ECU."""
 
-    def __init__(self, codes: Iterable[DtcDescription], vehicle: VehiclePort) -> None:
-        """Raises ``ValueError`` for a signal the vehicle does not have; the message names code and signal."""
-        self._vehicle = vehicle
+    def __init__(self, codes: Iterable[DtcDescription], vehicle: VehiclePort, is_deaf: Callable[[], bool]) -> None:
+        """``is_deaf``: the ECU was told not to receive, so that silence proves nothing.
+
+        Raises ``ValueError`` for a signal the vehicle does not have; the message names code and signal.
+        """
+        self._vehicle, self._is_deaf = vehicle, is_deaf
         self._tests: list[_Running] = []
         #: Codes held failing or passing from outside (control socket, tests) whatever their condition says.
         self.forced: dict[int, bool] = {}
@@ -70,6 +73,8 @@ class FaultTests:
     def _is_failing(self, test: _Running) -> bool | None:
         source, vehicle = test.source, self._vehicle
         if source.silent:
+            if self._is_deaf() or vehicle.bus_off(source.silent.partition(".")[0]):
+                return None
             return vehicle.age_s(source.silent) * 1000 > source.timeout_ms
         if source.bus_off:
             return vehicle.bus_off(source.bus_off)

@@ -57,7 +57,7 @@ class FaultUnit:
             self.codes = msgspec.convert(list(description.dtcs), list[DtcDescription])
             self.settings = msgspec.convert(description.dtc_settings, FaultMemoryDescription)
             self.obd = None if description.obd is None else msgspec.convert(description.obd, ObdDescription)
-            self._tests = FaultTests(self.codes, context.vehicle)
+            self._tests = FaultTests(self.codes, context.vehicle, lambda: context.receive_off)
             numbers = [dtc.number for dtc in self.codes]
             if len(set(numbers)) != len(numbers):
                 raise ValueError("a code is there twice")
@@ -72,6 +72,7 @@ class FaultUnit:
         self.run_s = 0.0  # since the operation cycle began with the drive ready; volatile
         self._saved_changes = -1
         self._looked_s: float | None = None
+        self._cycle_began_s = 0.0
         self._told: dict[int, int] = {}
         self._load()
 
@@ -98,8 +99,9 @@ class FaultUnit:
 
     # ---- time
 
-    def tick(self, now_s: float) -> None:
-        """Let time pass up to ``now_s``; call often."""
+    def tick(self) -> None:
+        """Let time pass up to the vehicle's present; call often."""
+        now_s = self._context.vehicle.time_s()
         if self._looked_s is None:
             self._looked_s = now_s
         elapsed_s = now_s - self._looked_s
@@ -111,7 +113,7 @@ class FaultUnit:
             return
         elapsed_s = min(elapsed_s, LONGEST_LOOK_S)
         self._follow_cycle(elapsed_s)
-        if self.life.in_cycle:
+        if self.life.in_cycle and now_s - self._cycle_began_s >= self.settings.settle_s:
             self._tests.look(elapsed_s * 1000, self._observe)
         self._after_changes()
 
@@ -154,6 +156,7 @@ class FaultUnit:
         life.in_cycle, life.warmed_up = True, False
         life.cycles += 1
         self.run_s = 0.0
+        self._cycle_began_s = self._context.vehicle.time_s()
         self._after_changes()
         self._save_life()
 
@@ -258,6 +261,7 @@ class FaultUnit:
     def reset(self) -> None:
         """The ECU boots: counters of the debounce start anew, as does the look at time."""
         self._looked_s = None
+        self._cycle_began_s = self._context.vehicle.time_s()
         for memory in self._memories():
             for state in memory.states.values():
                 state.detection = 0.0

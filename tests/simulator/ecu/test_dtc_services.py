@@ -26,7 +26,7 @@ dids = [
   { id = 0xF40D, name = "inlet", fields = [{ signal = "battery.BatteryThermal.CoolantInlet" }] },
   { id = 0xF442, name = "supply", fields = [{ bytes = 2, value = 14000 }] },
 ]
-dtc_settings = { capacity = 3, snapshot = [0xF40D, 0xF442] }
+dtc_settings = { settle_s = 0.0, capacity = 3, snapshot = [0xF40D, 0xF442] }
 dtcs = [
   { code = "P0A93-00", text = "Coolant", severity = "check_immediately", dtc_class = 2, functional_unit = 0x10,
     emissions = true, lamp = true, confirm_cycles = 2, readiness = 1,
