@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,6 +21,7 @@ from gateway.link.uplink import Uplink
 from gateway.runtime import Clock, ComponentHealth, HealthBoard
 from gateway.telemetry.desk import SpoolDesk
 from gateway.wire.api import DOWNLINK, CheckIn, CheckInReply, RenewRequest
+from gateway.wire.orders import SignedOrder
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +34,26 @@ CLOCK_SKEW_WARNING_NS = 60 * 1_000_000_000
 Report = Callable[[bool], Awaitable[CheckIn]]
 
 
+class OrderSink(Protocol):
+    """Who takes orders; ``gateway.command.desk.OrderDesk`` is one."""
+
+    def offer(self, orders: Sequence[SignedOrder], cloud_ns: int) -> None:
+        """Orders of a reply, which may have been offered before, and the cloud's time in it. Must not wait."""
+
+
 class Wishes:
     """Carries out what a ``CheckInReply`` asks for, whichever way it came."""
 
-    def __init__(self, uplink: Uplink, desk: SpoolDesk, clock: Clock) -> None:
-        self._uplink, self._desk, self._clock = uplink, desk, clock
+    def __init__(self, uplink: Uplink, desk: SpoolDesk, clock: Clock, orders: OrderSink | None = None) -> None:
+        self._uplink, self._desk, self._clock, self.orders = uplink, desk, clock, orders
         self.clock_skew_ns: int | None = None
         self._is_skewed = False
         self.check_in_s: float | None = None
 
     async def fulfil(self, reply: CheckInReply) -> None:
-        """Queue re-requests, forget confirmed evictions, have the manifest offered."""
+        """Hand over orders, queue re-requests, forget confirmed evictions, have the manifest offered."""
+        if self.orders is not None:
+            self.orders.offer(reply.orders, reply.now_ns)
         self.clock_skew_ns = self._clock.utc_ns() - reply.now_ns
         is_skewed = abs(self.clock_skew_ns) > CLOCK_SKEW_WARNING_NS
         if is_skewed and not self._is_skewed:
@@ -207,7 +218,7 @@ class CertificateKeeper:
         task_status.started()
         while True:
             try:
-                if self._identity.needs_renewal(self._clock.utc_ns()):
+                if self._identity.needs_renewal(self._clock.utc_ns()) or not self._identity.has_asked_for_order_key:
                     await self.renew()
                 self._health.report(self.name, ComponentHealth.OK)
             except GatewayError as error:
@@ -233,6 +244,6 @@ class CertificateKeeper:
         """
         request = make_key_request(self._vehicle)
         reply = await self._client.renew(RenewRequest(request.csr_pem))
-        self._identity.renew(request, reply.certificate_pem, reply.ca_pem)
+        self._identity.renew(request, reply.certificate_pem, reply.ca_pem, reply.order_key)
         await self._client.refresh()
         log.info("certificate_renewed")

@@ -15,6 +15,7 @@ import msgspec
 from gateway.errors import ConfigError, GatewayError, PeerError, TransportError
 from gateway.link.identity import Identity
 from gateway.wire import api
+from gateway.wire.diagnostics import RESULTS, DiagnosticResult
 
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
 WHOLE_REQUEST_TIMEOUTS = 20  # timeouts a request may last that makes a little progress now and then
@@ -171,6 +172,10 @@ class CloudClient:
     async def check_in(self, message: api.CheckIn) -> api.CheckInReply:
         """Report and hear what the cloud wants. Raises as ``send_batch``."""
         return await self._ask("POST", api.CHECK_IN, msgspec.json.encode(message), "application/json", api.CheckInReply)
+
+    async def send_result(self, result: DiagnosticResult) -> None:
+        """Deliver what came of an order. Raises as ``send_batch``."""
+        await self._request("POST", RESULTS, msgspec.json.encode(result), {"Content-Type": "application/json"})
 
     async def renew(self, message: api.RenewRequest) -> api.RenewReply:
         """Ask for a new certificate. Raises as ``send_batch``."""

@@ -34,6 +34,7 @@ class Facts(msgspec.Struct, frozen=True):
 
     vehicle: str
     cloud_url: str
+    order_key: str | None = None  # hexadecimal; "": the cloud has none; None: enrolled before there were any
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,17 @@ class KeyRequest:
 
     key_pem: bytes
     csr_pem: str
+
+
+def _order_key(text: str) -> str:
+    """The key as told, checked.
+
+    Raises:
+        PeerError: no raw Ed25519 public key in hexadecimal.
+    """
+    if text and not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise PeerError("the cloud's key for orders is no Ed25519 public key")
+    return text
 
 
 def make_key_request(vehicle: str) -> KeyRequest:
@@ -121,9 +133,10 @@ class Identity:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         _replace(self.directory / CA_FILE, reply.ca_pem.encode())
         _replace(self.directory / CLIENT_FILE, request.key_pem + reply.certificate_pem.encode())
-        _replace(self.directory / FACTS_FILE, msgspec.json.encode(Facts(vehicle, reply.vehicle_url)))
+        facts = Facts(vehicle, reply.vehicle_url, _order_key(reply.order_key))
+        _replace(self.directory / FACTS_FILE, msgspec.json.encode(facts))
 
-    def renew(self, request: KeyRequest, certificate_pem: str, ca_pem: str) -> None:
+    def renew(self, request: KeyRequest, certificate_pem: str, ca_pem: str, order_key: str = "") -> None:
         """Swap key and certificate for new ones; the trust anchor is renewed first, since it must fit both.
 
         Raises:
@@ -131,8 +144,21 @@ class Identity:
             TransportError: the disk refused.
         """
         self._check_fits(request, certificate_pem, ca_pem)
+        facts = self.facts()
+        renewed = msgspec.structs.replace(facts, order_key=_order_key(order_key) or facts.order_key or "")
         _replace(self.directory / CA_FILE, ca_pem.encode())
         _replace(self.directory / CLIENT_FILE, request.key_pem + certificate_pem.encode())
+        if renewed != facts:
+            _replace(self.directory / FACTS_FILE, msgspec.json.encode(renewed))
+
+    def order_key(self) -> bytes:
+        """The raw public key whose orders are obeyed; empty for none. Raises as ``facts``."""
+        return bytes.fromhex(self.facts().order_key or "")
+
+    @property
+    def has_asked_for_order_key(self) -> bool:
+        """False for an identity of before there were orders; its next renewal asks. Raises as ``facts``."""
+        return self.facts().order_key is not None
 
     @staticmethod
     def _check_fits(request: KeyRequest, certificate_pem: str, ca_pem: str) -> None:
