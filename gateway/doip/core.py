@@ -47,7 +47,7 @@ from gateway.doip.messages import (
 from gateway.doip.model import Applicant, Authorise, Verdict
 from gateway.doip.stream import Header, Received, Refused, StreamParser
 
-OVERHEAD_BYTES = 64  # payloads other than diagnostic messages are shorter than this
+OVERHEAD_BYTES = 64  # payloads other than diagnostic messages are shorter than this; always taken
 SPOKEN_BY_TESTERS = frozenset(
     (
         PayloadType.ACTIVATION_REQUEST,
@@ -283,8 +283,9 @@ class DoipCore:
             return HeaderNackCode.UNKNOWN_TYPE
         if header.length > self._config.max_request_bytes + ADDRESSES_BYTES:
             return HeaderNackCode.TOO_LARGE
-        if self._reserved + header.length > self._receive_bytes:
-            return HeaderNackCode.OUT_OF_MEMORY
+        share = self._receive_bytes if connection.phase is Phase.ACTIVE else self._receive_bytes // 4
+        if header.length > OVERHEAD_BYTES and self._reserved + header.length > share:
+            return HeaderNackCode.OUT_OF_MEMORY  # strangers cannot take the testers' memory, nor hinder activations
         connection.reserved_bytes = header.length
         self._reserved += header.length
         return None

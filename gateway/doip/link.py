@@ -85,9 +85,7 @@ class Link(asyncio.Protocol):
         self._writable.set()
         self._stall: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
-        self._tasks: TaskGroup | None = None
-        self._session: RouterSession
-        self._backlog: deque[tuple[int, bytes]] = deque()  # requests that came before the session was served
+        self._requests: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()  # bounded by ``_in_flight``
         self._in_flight = 0
         self._lanes: dict[int, asyncio.Lock] = {}
         self._routing: Counter[int] = Counter()  # targets of requests on their way to the router
@@ -169,18 +167,15 @@ class Link(asyncio.Protocol):
 
     async def serve(self, open_session: Callable[[], RouterSession], is_functional: Callable[[int], bool]) -> None:
         """Carry requests and answers until the connection ends; then forget the tester."""
-        session = self._session = open_session()
+        session = open_session()
         self._is_functional = is_functional
         try:
             async with anyio.create_task_group() as tasks:
-                self._tasks = tasks
                 tasks.start_soon(self._answer, session)
-                while self._backlog:
-                    tasks.start_soon(self._route, session, *self._backlog.popleft())
+                tasks.start_soon(self._take, session, tasks)
                 await self._gone.wait()
                 tasks.cancel_scope.cancel()
         finally:
-            self._tasks = None
             with anyio.CancelScope(shield=True):
                 await session.aclose()
 
@@ -190,12 +185,15 @@ class Link(asyncio.Protocol):
             self.write(self._owner.refusal(self, target, DiagnosticNackCode.OUT_OF_MEMORY))
             return
         self._in_flight += 1
-        if self._tasks is None:
-            self._backlog.append((target, pdu))
-        else:
-            self._tasks.start_soon(self._route, self._session, target, pdu)
+        self._requests.put_nowait((target, pdu))
 
     # tasks
+
+    async def _take(self, session: RouterSession, tasks: TaskGroup) -> None:
+        """Start each request in the order it came; those to different targets do not wait for each other."""
+        while True:
+            target, pdu = await self._requests.get()
+            tasks.start_soon(self._route, session, target, pdu)
 
     async def _route(self, session: RouterSession, target: int, pdu: bytes) -> None:
         lane = self._lanes.setdefault(target, asyncio.Lock())  # targets are known ones: as many as there are ECUs

@@ -9,6 +9,7 @@ import random
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import anyio
@@ -74,6 +75,7 @@ class DoipNode:
         self._links: dict[int, Link] = {}
         self._next_key = 0
         self._tasks: TaskGroup | None = None
+        self._activations: asyncio.Queue[tuple[Link, Tester]] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._datagrams = self._datagrams_ignored = 0
@@ -124,6 +126,7 @@ class DoipNode:
             async with anyio.create_task_group() as self._tasks:
                 for listener, context in listeners:
                     self._tasks.start_soon(self._accept, listener, context)
+                self._tasks.start_soon(self._serve)
                 if self._config.announce:
                     self._tasks.start_soon(self._announce, transports[0])
                 self._health.report(self.name, ComponentHealth.OK)
@@ -255,7 +258,7 @@ class DoipNode:
 
     def _activated(self, link: Link, source: int, activation_type: int) -> None:
         connection = self._core.connection(link.key)
-        if connection is None or self._tasks is None:
+        if connection is None:
             return
         tester = Tester(
             port="doip",
@@ -268,8 +271,17 @@ class DoipNode:
             "doip_activated",
             extra={"peer": link.peer, "source": f"{source:#06x}", "type": activation_type, "tls": connection.is_tls},
         )
-        is_functional = lambda target: target not in self._router.targets  # noqa: E731
-        self._tasks.start_soon(link.serve, lambda: self._router.open_session(tester), is_functional)
+        self._activations.put_nowait((link, tester))
+
+    async def _serve(self) -> None:
+        """Give each activated tester its session. A task of its own, since tasks cannot be begun in callbacks."""
+        assert self._tasks is not None
+        while True:
+            link, tester = await self._activations.get()
+            self._tasks.start_soon(link.serve, partial(self._router.open_session, tester), self._is_functional)
+
+    def _is_functional(self, address: int) -> bool:
+        return address not in self._router.targets
 
     def _is_target(self, address: int) -> bool:
         return address in self._router.targets or bool(self._router.functional_targets(address))

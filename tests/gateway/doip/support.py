@@ -7,10 +7,16 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from gateway.diag.config import DoipSection
 from gateway.diag.ports import Tester, UnknownTargetError
@@ -213,6 +219,39 @@ async def until(is_so: Callable[[], object]) -> None:
     with anyio.fail_after(10):
         while not is_so():  # noqa: ASYNC110 - the node's numbers have no event
             await anyio.sleep(0.001)
+
+
+class Certificates:
+    """A CA, a node's certificate and a tester's, as files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._ca_key = ec.generate_private_key(ec.SECP256R1())
+        self._ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "workshop CA")])
+        self.ca = self._write("ca.pem", self._sign(self._ca_name, self._ca_key.public_key(), is_ca=True))
+        self.node, self.node_key = self._issue("node")
+        self.tester, self.tester_key = self._issue("workshop 7")
+
+    def _issue(self, name: str) -> tuple[str, str]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._write(f"{name}.pem", self._sign(subject, key.public_key())), self._write(f"{name}.key", private)
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_ca: bool = False) -> bytes:
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._ca_name).public_key(key)
+        builder = builder.serial_number(x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        return builder.sign(self._ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def _write(self, name: str, content: bytes) -> str:
+        path = self.directory / name
+        path.write_bytes(content)
+        return str(path)
 
 
 def free_port() -> int:
