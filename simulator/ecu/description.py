@@ -99,12 +99,10 @@ class SecurityDescription(_Strict, frozen=True, kw_only=True):
 
 
 class AuthenticationDescription(_Strict, frozen=True, kw_only=True):
-    """Service 0x29. ``authority``: name of the key pair whose certificates are believed."""
+    """Service 0x29. ``authority``: whose certificates are believed, see ``simulator.ecu.authority``."""
 
     authority: str = "outrider-test"
     sessions: tuple[SessionId, ...] = (1, 2, 3)
-    attempts: Annotated[int, msgspec.Meta(ge=1, le=255)] = 3
-    delay_s: Seconds = 10.0
 
 
 class FieldDescription(_Strict, frozen=True, kw_only=True):
@@ -229,6 +227,7 @@ class EcuDescription(_Strict, frozen=True, kw_only=True):
     timing: TimingDescription = TimingDescription()
     security: tuple[SecurityDescription, ...] = ()
     authentication: AuthenticationDescription | None = None
+    secured_key: str = ""  # of service 0x84, 16 bytes in hex
     dids: tuple[DidDescription, ...] = ()
     routines: tuple[RoutineDescription, ...] = ()
     memory: MemoryDescription = MemoryDescription()

@@ -302,12 +302,12 @@ class EcuServer:
         context = self.context
         context.session = session
         context.unlocked = 0
-        context.authenticated = False
         self._s3_s = None if session == Session.DEFAULT else now_s + self.description.timing.s3_s
         context.default_timing()
         if session == Session.DEFAULT:
             context.dtcs_frozen = False
             context.receive_off = False
+            context.authenticated = False
             context.silence_messages(normal=False, network=False)
         for service in self.services.values():
             service.session_changed(session, now_s)

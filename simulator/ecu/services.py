@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from simulator.ecu.authentication import Authentication
 from simulator.ecu.communication import AccessTiming, CommunicationControl, LinkControl
 from simulator.ecu.context import EcuContext
 from simulator.ecu.data import IoControl, ReadData, ReadScaling, WriteData
 from simulator.ecu.description import DescriptionError, EcuDescription
 from simulator.ecu.dtc import ClearDtcs, ControlDtcSetting, ReadDtcs
 from simulator.ecu.dynamic import DefineDid, PeriodicData
+from simulator.ecu.events import ResponseOnEvent
 from simulator.ecu.flash import (
     FLASH_EFFECTS,
     FileTransfer,
@@ -20,7 +22,9 @@ from simulator.ecu.flash import (
     TransferExit,
 )
 from simulator.ecu.memory import ReadMemory, WriteMemory
+from simulator.ecu.obd import OBD_SERVICES
 from simulator.ecu.routines import EFFECTS, EffectFactory, RoutineControl
+from simulator.ecu.secured import SecuredData
 from simulator.ecu.security import SecurityAccess
 from simulator.ecu.server import EcuServer
 from simulator.ecu.service import Service
@@ -43,6 +47,7 @@ def _routine_control(context: EcuContext, description: EcuDescription) -> Servic
 
 #: Service identifier to what makes it.
 SERVICE_FACTORIES: dict[int, ServiceFactory] = {
+    **OBD_SERVICES,
     0x10: SessionControl,
     0x11: EcuReset,
     0x14: ClearDtcs,
@@ -52,6 +57,7 @@ SERVICE_FACTORIES: dict[int, ServiceFactory] = {
     0x24: ReadScaling,
     0x27: SecurityAccess,
     0x28: CommunicationControl,
+    0x29: Authentication,
     0x2A: PeriodicData,
     0x2C: DefineDid,
     0x2E: WriteData,
@@ -65,7 +71,9 @@ SERVICE_FACTORIES: dict[int, ServiceFactory] = {
     0x3D: WriteMemory,
     0x3E: TesterPresent,
     0x83: AccessTiming,
+    0x84: SecuredData,
     0x85: ControlDtcSetting,
+    0x86: ResponseOnEvent,
     0x87: LinkControl,
 }
 
