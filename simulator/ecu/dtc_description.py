@@ -6,6 +6,7 @@ Unknown keys are refused: a misspelt condition must not become a test that never
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
 import msgspec
 
@@ -155,22 +156,28 @@ class FaultMemoryDescription(_Table, frozen=True):
 
 
 class ObdMonitor(_Table, frozen=True):
-    """A test result of mode 06: monitor and test identifier, unit and scaling identifier, and limits."""
+    """A test result of mode 06 for ``code``: monitor and test identifier, unit and scaling identifier, and limits."""
 
-    mid: int
-    tid: int
-    scaling: int
+    mid: Annotated[int, msgspec.Meta(ge=1, le=0xFF)]
+    tid: Annotated[int, msgspec.Meta(ge=1, le=0xFF)]
+    scaling: Annotated[int, msgspec.Meta(ge=1, le=0xFE)]
+    code: str
     signal: str
     minimum: float
     maximum: float
     factor: float = 1.0  # physical units per bit of the scaling identifier
     offset: float = 0.0
 
+    @property
+    def number(self) -> int:
+        """The code's three bytes."""
+        return parse_dtc(self.code)
+
 
 class ObdDescription(_Table, frozen=True):
     """The legislated part (SAE J1979) of an emissions-related ECU."""
 
     name: str  # ECU name of 09 0A, such as "ECM-MotorControl"
-    calibration_id: str = ""  # 09 04; the application's version takes its place after a flash
+    calibration_id: str = ""  # 09 04; empty: software number and version
     pids: tuple[int, ...] = ()
     monitors: tuple[ObdMonitor, ...] = ()
