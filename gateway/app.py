@@ -25,6 +25,7 @@ from gateway.can.pythoncan import interface_names
 from gateway.collect import LoadedSchemes, Selector, load_schemes
 from gateway.collect.budget import BudgetKeeper
 from gateway.config import Config, status_socket_path
+from gateway.diag.assembly import DiagnosticInputs, Diagnostics, load_diagnostic_inputs
 from gateway.errors import ConfigError
 from gateway.link.backoff import Backoff
 from gateway.link.checkin import CertificateKeeper, CheckInSender, Downlink, Wishes
@@ -43,6 +44,7 @@ from gateway.telemetry.batcher import Batcher, Piece
 from gateway.telemetry.collector import Collector
 from gateway.telemetry.desk import SpoolDesk
 from gateway.telemetry.ledger import LedgerKeeper
+from gateway.telemetry.outlet import EventOutlet
 from gateway.telemetry.writer import Writer
 from gateway.wire.batch import Priority
 
@@ -135,6 +137,7 @@ class Gateway:
     def __init__(self, config: Config, base: Path, *, clock: Clock | None = None) -> None:
         self.config, self.base, self.clock = config, base, clock or SystemClock()
         self.manifest, self.loaded = load_inputs(config, base)
+        self.diagnostic_inputs: DiagnosticInputs = load_diagnostic_inputs(config, base, self.manifest, self.clock)
         for error in self.loaded.errors:
             log.error("scheme_rejected", extra={"error": str(error)})
         if not self.loaded.schemes:
@@ -187,7 +190,16 @@ class Gateway:
         channel: Channel[list[Piece]] = Channel("pieces", telemetry.channel_depth, OnFull.WAIT)
         selector = Selector(self.manifest, self.loaded.schemes, self.config.limits)
         budget = BudgetKeeper(self.config.budget, keeper.budget)
-        collector = self._collector(source, selector, keeper, budget, channel)
+        diagnostics = Diagnostics(
+            self.config,
+            self.base,
+            self.diagnostic_inputs,
+            manifest=self.manifest,
+            clock=self.clock,
+            health=self.health,
+            software=software_version(),
+        )
+        collector = self._collector(source, selector, keeper, budget, channel, diagnostics)
         writer = self._writer(desk, keeper, budget, channel)
         reporter = Reporter(
             vehicle=self.config.vehicle,
@@ -209,7 +221,13 @@ class Gateway:
         if socket := status_socket_path(self.config, self.base):
             components.append(StatusServer(socket, reporter.status))
         components += self._link(desk, keeper, reporter, shelf)
-        components += [writer, collector, Watchdog(manager, self.health, self.clock)]
+        components += [writer, collector]
+        identity = self.config.link.identity_directory
+        components += diagnostics.components(
+            EventOutlet(channel, keeper), self.base / identity if identity is not None else None
+        )
+        reporter.diagnostics = diagnostics.statistics
+        components.append(Watchdog(manager, self.health, self.clock))
         if self.config.runtime.exit_when_replayed:
             components.append(_StopWhenEnded(collector, self.stop))
         components.append(_Ready(manager, len(self.config.buses)))
@@ -223,6 +241,7 @@ class Gateway:
         keeper: LedgerKeeper,
         budget: BudgetKeeper,
         channel: Channel[list[Piece]],
+        diagnostics: Diagnostics,
     ) -> Collector:
         return Collector(
             source=source,
@@ -233,6 +252,7 @@ class Gateway:
             health=self.health,
             clock=self.clock,
             filtered_buses=frozenset(bus.name for bus in self.config.buses if bus.filters == "auto"),
+            observers=diagnostics.observers,
         )
 
     def _writer(

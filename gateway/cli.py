@@ -113,10 +113,14 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 def _check_config(arguments: argparse.Namespace) -> int:
     from gateway.app import load_inputs
     from gateway.config import load_config
+    from gateway.diag.assembly import load_diagnostic_inputs
+    from gateway.runtime import SystemClock
 
     try:
         config = load_config(arguments.config)
-        manifest, loaded = load_inputs(config, arguments.config.resolve().parent)
+        base = arguments.config.resolve().parent
+        manifest, loaded = load_inputs(config, base)
+        inputs = load_diagnostic_inputs(config, base, manifest, SystemClock())
     except GatewayError as error:
         return _fail(error, arguments.config)
     for wrong in loaded.errors:
@@ -133,6 +137,12 @@ def _check_config(arguments: argparse.Namespace) -> int:
     print(f"manifest  {manifest.hash.hex()[:16]}  {len(manifest.messages)} messages, {len(manifest.signals)} signals")
     for scheme in loaded.schemes:
         print(f"scheme    {scheme.id} version {scheme.version}")
+    for ecu in config.diagnostics.ecus:
+        print(f"ecu       {ecu.name}: {ecu.logical_address:#06x} on {ecu.bus}")
+    if inputs.rules.monitors:
+        print(f"monitors  {len(inputs.rules.monitors)}")
+    for route in inputs.routing.routes:
+        print(f"route     {route.name}: {route.source} to {', '.join(route.to)}")
     return os.EX_OK
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.can.model import BusCounters
 from gateway.can.ports import FrameSource
@@ -51,6 +51,7 @@ class Reporter:
         self.link_kind: LinkKind | None = None
         self.uplink: Uplink | None = None
         self.wishes: Wishes | None = None
+        self.diagnostics: Callable[[], dict[str, object]] = dict
 
     async def check_in(self, is_last: bool) -> CheckIn:
         """The report as of now."""
@@ -108,5 +109,6 @@ class Reporter:
                     "capacity": self._channel.capacity,
                 }
             },
+            diagnostics=self.diagnostics(),
             clock_skew_ms=None if skew_ns is None else skew_ns // 1_000_000,
         )

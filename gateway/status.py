@@ -34,6 +34,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     report: CheckIn
     channels: dict[str, dict[str, int]] = {}
     clock_skew_ms: int | None = None
+    diagnostics: dict[str, object] = {}  # statistics of its parts; only for people and tests
 
 
 class StatusServer:
