@@ -14,6 +14,7 @@ from simulator.cli_common import carry_out, fail, open_ports, parse_buses, vehic
 from simulator.cli_ecus import add_describe, open_ecus
 from simulator.cli_traffic import add_load, add_replay
 from simulator.control import ControlServer
+from simulator.ecu.flash_cli import add_image_command
 from simulator.faults import FaultError, parse_fault
 from simulator.generator import Simulation
 from simulator.pacing import RealPacer
@@ -30,6 +31,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     add_replay(commands.add_parser("replay", help="play a recorded log onto buses"))
     add_load(commands.add_parser("load", help="fill buses with numbered frames"))
     add_describe(commands.add_parser("describe", help="what the simulated ECUs answer"))
+    add_image_command(commands)
     listing = commands.add_parser("list", help="the shipped scenarios")
     listing.set_defaults(run=list_command)
     manifest = commands.add_parser("manifest", help="write the simulated vehicle's manifest")

@@ -160,6 +160,16 @@ class FaultUnit:
         self._after_changes()
         self._save_life()
 
+    def pass_cycle(self) -> None:
+        """All tests of the present operation cycle pass and it was a warm-up cycle, as if it had been driven."""
+        for number in self.memory.codes:
+            for memory in self._memories():
+                memory.report(number, failed=False)
+        if not self.life.warmed_up:
+            self.life.warmed_up = True
+            self.life.warm_ups_since_clear = min(255, self.life.warm_ups_since_clear + 1)
+        self._after_changes()
+
     # ---- results from outside
 
     def report(self, number: int, *, failed: bool) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from simulator.ecu.authentication import Authentication
 from simulator.ecu.communication import AccessTiming, CommunicationControl, LinkControl
 from simulator.ecu.context import EcuContext
+from simulator.ecu.control import ECU_ACTIONS
 from simulator.ecu.data import IoControl, ReadData, ReadScaling, WriteData
 from simulator.ecu.description import DescriptionError, EcuDescription
 from simulator.ecu.dtc import ClearDtcs, ControlDtcSetting, ReadDtcs
 from simulator.ecu.dynamic import DefineDid, PeriodicData
+from simulator.ecu.ecu_faults import FAULT_ACTIONS
 from simulator.ecu.events import ResponseOnEvent
 from simulator.ecu.flash import (
     FLASH_EFFECTS,
@@ -36,6 +38,8 @@ ServiceFactory = Callable[[EcuContext, EcuDescription], Service]
 
 #: What routines do, by the names of descriptions.
 ROUTINE_EFFECTS: dict[str, EffectFactory] = {**EFFECTS, **FLASH_EFFECTS}
+
+ECU_ACTIONS.update(FAULT_ACTIONS)
 
 
 def _routine_control(context: EcuContext, description: EcuDescription) -> Service:
