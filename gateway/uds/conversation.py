@@ -34,6 +34,8 @@ Observer = Callable[[str, bytes, int], None]
 MAX_UNSOLICITED = 1024
 #: A long answer may take this long per look at the channel (N_Cr); looked at again until it ends.
 RECEPTION_MS = 1000
+#: Services that answer the same question differently each time, and only the last answer counts: seeds, challenges.
+_NEVER_TWICE = frozenset({Sid.SECURITY_ACCESS, Sid.AUTHENTICATION})
 _KEEP_ALIVE = bytes([Sid.TESTER_PRESENT, SUPPRESS_BIT])
 
 
@@ -49,18 +51,24 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Owed:
-    """A request given up whose answer may still come."""
+    """A request given up whose answer may still come, until a time."""
 
     __slots__ = ("exchange", "is_late", "until_ns")
 
     def __init__(self, exchange: Exchange, until_ns: int, *, is_late: bool) -> None:
         self.exchange, self.until_ns, self.is_late = exchange, until_ns, is_late
 
-    def could_answer(self, request: bytes, prefixes: tuple[bytes, ...]) -> bool:
-        """Whether its answer could be taken for that of another request."""
-        if request == self.exchange.request:
+    def blocks(self, following: Exchange) -> bool:
+        """Whether another request must wait for it.
+
+        A request within its time must be over first: the ECU is at it. One past its time only matters if its answer
+        could be taken for the other's.
+        """
+        if not self.is_late:
+            return True
+        if following.request == self.exchange.request and following.sid not in _NEVER_TWICE:
             return False  # the same question: either answer will do
-        return any(a.startswith(b) or b.startswith(a) for a in self.exchange.prefixes for b in prefixes)
+        return any(a.startswith(b) or b.startswith(a) for a in self.exchange.prefixes for b in following.prefixes)
 
 
 def _now_ns() -> int:
@@ -78,7 +86,7 @@ class Conversation:
         self._lock = anyio.Lock()
         self._waiting = 0
         self._listening: anyio.CancelScope | None = None
-        self._owed: _Owed | None = None
+        self._owed: list[_Owed] = []
         self._unsolicited: deque[bytes] = deque()
         self._keeps_unsolicited = False
         self._session = int(Session.DEFAULT)
@@ -211,7 +219,7 @@ class Conversation:
             except anyio.get_cancelled_exc_class():
                 if not exchange.has_begun:  # cancelled while sending: it may just have got through
                     exchange.sent(_now_ns())
-                self._owed = _Owed(exchange, exchange.deadline_ns, is_late=False)
+                self._owed.append(_Owed(exchange, exchange.deadline_ns, is_late=False))
                 raise
             finally:
                 self._idle_since_ns = _now_ns()
@@ -251,7 +259,7 @@ class Conversation:
                 raise error
             verdict = exchange.receive(pdu, now_ns)
             if verdict is Verdict.FOREIGN:
-                self._put_aside(pdu)
+                self._sort(pdu)
                 continue
             self._tell("answer", pdu)
             if verdict is Verdict.DONE:
@@ -277,40 +285,44 @@ class Conversation:
         return None
 
     def _owe_late(self, exchange: Exchange, now_ns: int) -> None:
-        self._owed = _Owed(exchange, now_ns + self._timing.p2_star_ms * MS_NS, is_late=True)
+        self._owed.append(_Owed(exchange, now_ns + self._timing.p2_star_ms * MS_NS, is_late=True))
 
     async def _settle(self, following: Exchange) -> None:
-        """Before the next request: let the answer to one given up come in, where it could still be mistaken.
-
-        An ECU handles one request at a time, so that one cancelled a moment ago is waited for in any case.
-        """
-        owed = self._owed
-        if owed is None:
+        """Before a request: let the answers to those given up come in, where they could still be mistaken."""
+        if not self._owed:
             return
+        while (pdu := await self._receive_until(_now_ns() + MS_NS)) is not None:
+            self._sort(pdu)  # what came meanwhile
         limit_ns = _now_ns() + self._timing.settle_ms * MS_NS
-        if not owed.is_late or owed.could_answer(following.request, following.prefixes):
-            while (until_ns := min(owed.until_ns, limit_ns)) > _now_ns():
-                pdu = await self._receive_until(until_ns)
-                if pdu is not None:
-                    self._swallow(owed, pdu)
-                elif getattr(self._channel, "is_receiving", False):
-                    owed.until_ns = _now_ns() + RECEPTION_MS * MS_NS
-                if self._owed is None:
-                    return
-        self._owed = None
+        for owed in tuple(self._owed):
+            while owed in self._owed and owed.blocks(following):
+                if (until_ns := min(owed.until_ns, limit_ns)) > _now_ns():
+                    pdu = await self._receive_until(until_ns)
+                    if pdu is not None:
+                        self._sort(pdu)
+                    elif getattr(self._channel, "is_receiving", False):
+                        owed.until_ns = _now_ns() + RECEPTION_MS * MS_NS
+                elif owed.is_late or until_ns == limit_ns:
+                    self._owed.remove(owed)
+                else:  # an ECU that is late may still answer
+                    owed.is_late = True
+                    owed.until_ns += self._timing.p2_star_ms * MS_NS
+        self._owed = [owed for owed in self._owed if owed.until_ns > _now_ns()]
 
-    def _swallow(self, owed: _Owed, pdu: bytes) -> None:
-        """Judge a PDU that came while no request was under way but an answer was owed."""
-        verdict = owed.exchange.receive(pdu, _now_ns())
-        if verdict is Verdict.FOREIGN:
-            self._put_aside(pdu)
+    def _sort(self, pdu: bytes) -> None:
+        """A PDU that is not the answer waited for: one that is owed, or none at all."""
+        for owed in self._owed:
+            verdict = owed.exchange.receive(pdu, _now_ns())
+            if verdict is Verdict.FOREIGN:
+                continue
+            self._stale += 1
+            self._tell("stale", pdu)
+            if verdict is Verdict.PENDING:
+                owed.until_ns = owed.exchange.deadline_ns
+            else:
+                self._owed.remove(owed)
             return
-        self._stale += 1
-        self._tell("stale", pdu)
-        if verdict is Verdict.PENDING:
-            owed.until_ns = owed.exchange.deadline_ns
-        else:
-            self._owed = None
+        self._put_aside(pdu)
 
     def _put_aside(self, pdu: bytes) -> None:
         is_refusal = len(pdu) >= 2 and pdu[0] == NEGATIVE  # of a keep-alive, or of a request long given up
@@ -373,10 +385,7 @@ class Conversation:
                         self._listening = None
                 if scope.cancelled_caught:
                     continue
-                if self._owed is not None and self._owed.until_ns > _now_ns():
-                    self._swallow(self._owed, pdu)
-                else:
-                    self._put_aside(pdu)
+                self._sort(pdu)
         return self._unsolicited.popleft()
 
     async def unsolicited(self) -> AsyncIterator[bytes]:
