@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from simulator.ecu.authority import SCOPE, certificate, private_key
 from simulator.ecu.base import BaseService
@@ -148,10 +148,13 @@ class Authentication(BaseService):
                 if isinstance(extension.value, x509.ExtendedKeyUsage)
                 for usage in extension.value
             ]
+            algorithm = found.signature_algorithm_oid
         except (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType, x509.DuplicateExtension):
             raise Refusal(FORMAT) from None
         if [issuer.value for issuer in issuers] != [self._authority]:
             raise Refusal(CHAIN)
+        if algorithm != SignatureAlgorithmOID.ED25519:
+            raise Refusal(SIGNATURE)
         try:
             self._authority_key.verify(found.signature, found.tbs_certificate_bytes)
         except InvalidSignature:

@@ -35,7 +35,6 @@ class RoutineEffect(Protocol):
 EffectFactory = Callable[[EcuContext, EcuDescription, RoutineDescription], RoutineEffect]
 
 #: Status in the first byte of records.
-PROGRAMMING_VOLTAGE_V = (11.0, 15.5)
 DONE, RUNNING, STOPPED, FAILED = 0x00, 0x01, 0x02, 0x03
 
 
@@ -196,20 +195,9 @@ class ActuateEffect(BaseEffect):
             self._end()
 
 
-class PreconditionsEffect(BaseEffect):
-    """Tells whether the ECU may be programmed: a byte of reasons against it (bit 0 moving, bit 1 voltage)."""
-
-    def start(self, option: bytes, now_s: float) -> bytes | Later:
-        """See ``RoutineEffect``."""
-        low, high = PROGRAMMING_VOLTAGE_V
-        moving, voltage = not self.context.is_standing, not low <= self.context.voltage_v() <= high
-        return bytes([(1 if moving else 0) | (2 if voltage else 0)])
-
-
 #: Effects that need nothing of other modules; see ``simulator.ecu.services`` for the others.
 EFFECTS: dict[str, EffectFactory] = {
     "record": RecordEffect,
     "measure": MeasureEffect,
     "actuate": ActuateEffect,
-    "preconditions": PreconditionsEffect,
 }

@@ -327,6 +327,7 @@ class EcuServer:
         self._go_down(now_s)
         self._powered = False
         self._boot_until_s = None
+        self.context.memory.clear_volatile()
 
     def power_on(self, now_s: float) -> None:
         """Power is back; the ECU boots. Nothing happens if it was on."""

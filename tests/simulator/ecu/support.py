@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from simulator.ecu.description import EcuDescription, load_description
+from simulator.ecu.keys import ALGORITHMS
 from simulator.ecu.server import EcuServer
 from simulator.ecu.services import build_server
 from simulator.ecu.storage import NvStore
@@ -64,3 +65,12 @@ class Bench:
         self.server.power_off(self.now_s)
         self.server.power_on(self.now_s)
         self.advance(self.server.description.timing.boot_s + 0.02)
+
+
+def unlock(bench: Bench, level: int) -> None:
+    """Seed and key; asserts that it worked."""
+    answer = bytes.fromhex(bench.one(bytes([0x27, level])))
+    assert answer[:2] == bytes([0x67, level])
+    about = next(s for s in bench.server.description.security if s.level == level)
+    key = ALGORITHMS[about.algorithm](answer[2:], bytes.fromhex(about.constant))
+    assert bench.one(bytes([0x27, level + 1]) + key) == f"67 {level + 1:02X}"
