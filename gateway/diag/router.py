@@ -58,7 +58,7 @@ class Router:
         limits: RouterLimits | None = None,
         health: HealthBoard | None = None,
     ) -> None:
-        """``functional_address`` reaches all ECUs with a ``functional_id``, and the gateway itself."""
+        """``functional_address`` reaches the gateway itself and all ECUs with a ``functional_id``."""
         self._limits = limits or RouterLimits()
         self._firewall, self._clock, self._health = firewall, clock, health
         self._open_functional = open_functional
@@ -163,7 +163,8 @@ class Router:
     async def route(self, session: Session, address: int, pdu: bytes) -> None:
         """What ``Session.send`` does."""
         if self.functional_targets(address):
-            await self._route_functional(session, pdu)
+            own = [target for target in self._targets.values() if isinstance(target, OwnTarget)]
+            await self._route_functional(session, pdu, range(len(self._groups)), own)
             return
         target = self._target(address)
         if not pdu:  # ISO 14229-1 knows no empty request: nothing to answer
@@ -174,21 +175,35 @@ class Router:
         if is_next:
             await wait_accepted(request.accepted, self._limits.accept_within_ms)
 
-    async def _route_functional(self, session: Session, pdu: bytes) -> None:
+    async def route_functional(self, session: Session, functional_id: int, pdu: bytes) -> None:
+        """What ``Session.send_functional`` does."""
+        numbers = [n for n, group in enumerate(self._groups) if group[0].functional_id == functional_id]
+        if not numbers:
+            raise UnknownTargetError(f"no ECU hears functional requests to {functional_id:#x}")
+        await self._route_functional(session, pdu, numbers, ())
+
+    async def _route_functional(
+        self, session: Session, pdu: bytes, numbers: Collection[int], own: Collection[OwnTarget]
+    ) -> None:
+        """To all groups and the gateway itself; what fails for one does not keep it from the others.
+
+        Raises:
+            TransportError, NotNowError, TooLongError: nobody got it.
+        """
         if not pdu:
             return
         failures: list[Exception] = []
         tried = 0
-        for number, group in enumerate(self._groups):
+        for number in numbers:
+            group = self._groups[number]
             tried += 1
             try:
                 await self._route_to_group(session, pdu, number, group)
             except (TransportError, NotNowError, TooLongError) as error:
                 failures.append(error)
-        for target in self._targets.values():
-            if isinstance(target, OwnTarget):
-                tried += 1
-                target.submit(Queued(session, pdu, is_functional=True))
+        for target in own:
+            tried += 1
+            target.submit(Queued(session, pdu, is_functional=True))
         if failures and len(failures) == tried:
             raise failures[0]
 

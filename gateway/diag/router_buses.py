@@ -1,52 +1,13 @@
-"""The router's channels over ISO-TP: from the configuration of an ECU to an address and a channel on its bus."""
+"""The router's channels over ISO-TP, on open buses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gateway.diag.addresses import address_of, functional_address_of, settings_of
 from gateway.diag.config import EcuConfig
-from gateway.errors import ConfigError
-from gateway.isotp import Address, Addressing, IsoTpChannel, IsoTpFunctional, Settings, fixed
+from gateway.isotp import IsoTpChannel, IsoTpFunctional, Settings
 from gateway.isotp.bus import IsoTpBus
-
-
-def address_of(ecu: EcuConfig) -> Address:
-    """The conversation with an ECU as the tester sees it; ``reversed()`` is the ECU's side.
-
-    Raises:
-        ConfigError: what its addressing needs is missing.
-    """
-    if ecu.addressing == "normal_fixed":
-        return fixed(ecu.target_address, ecu.source_address)
-    if ecu.request_id == ecu.response_id:
-        raise ConfigError(f"ECU {ecu.name!r}: request_id and response_id must be given, and differ")
-    transmit = receive = None
-    if ecu.addressing == "extended":
-        transmit, receive = ecu.target_address, ecu.source_address
-    elif ecu.addressing == "mixed":
-        transmit = receive = ecu.address_extension
-    return Address(
-        tx_id=ecu.request_id,
-        rx_id=ecu.response_id,
-        extended_id=ecu.extended_id or max(ecu.request_id, ecu.response_id) > 0x7FF,
-        addressing=Addressing(ecu.addressing),
-        tx_extension=transmit,
-        rx_extension=receive,
-    )
-
-
-def functional_address_of(ecu: EcuConfig) -> Address | None:
-    """Where functional requests to it go; None when it hears none."""
-    if ecu.functional_id is None:
-        return None
-    own = address_of(ecu)
-    is_extended = own.extended_id or ecu.functional_id > 0x7FF
-    return Address(tx_id=ecu.functional_id, rx_id=own.rx_id, extended_id=is_extended)
-
-
-def settings_of(ecu: EcuConfig) -> Settings:
-    """How to speak with it."""
-    return Settings(tx_dl=ecu.tx_dl, padding=ecu.padding, block_size=ecu.block_size, st_min=ecu.st_min)
 
 
 class BusChannels:
@@ -68,4 +29,6 @@ class BusChannels:
         address = functional_address_of(ecus[0])
         if address is None:
             raise ValueError(f"{ecus[0].name} hears no functional requests")
-        return self._buses[ecus[0].bus].open_functional(address, {}, settings=Settings(padding=ecus[0].padding))
+        return self._buses[ecus[0].bus].open_functional(
+            address, {}, settings=Settings(padding=settings_of(ecus[0]).padding)
+        )

@@ -57,6 +57,16 @@ class Session:
             raise ChannelClosedError("the session was closed")
         await self._router.route(self, target, bytes(pdu))
 
+    async def send_functional(self, functional_id: int, pdu: bytes) -> None:
+        """To the ECUs that hear this CAN identifier on their bus; not to the gateway itself.
+
+        Raises:
+            UnknownTargetError, UnreachableError, TooLongError, TargetBusyError: nobody got it.
+        """
+        if self.is_closed:
+            raise ChannelClosedError("the session was closed")
+        await self._router.route_functional(self, functional_id, bytes(pdu))
+
     async def receive(self) -> tuple[int, bytes]:
         """See ``RouterSession``. May be cancelled without losing an answer."""
         while not self._inbox:
