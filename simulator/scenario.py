@@ -51,7 +51,7 @@ class _StartFile(_Strict, frozen=True):
 
 
 class _PhaseFile(_Strict, frozen=True):
-    activity: Literal["drive", "park", "charge"]
+    activity: Literal["drive", "stand", "park", "charge"]
     duration_s: Seconds
     name: str = ""
     route: str = ""

@@ -45,7 +45,7 @@ class Charge(IntEnum):
 class Activity:
     """What the car is to do from now on."""
 
-    kind: str  # drive, park, charge
+    kind: str  # drive, stand (in P, ready), park, charge
     style: str = "normal"
     charge: str = "ac"
     charge_power_w: float = 11_000.0
@@ -180,12 +180,15 @@ class Vehicle:
         self._sequence_began_s = math.nan
         if activity.kind == "drive":
             self._sequence = [] if self.gear == Gear.D else list(DRIVE_SEQUENCE)
+        elif activity.kind == "stand":
+            getting_in = [step for step in DRIVE_SEQUENCE if step[1] != "gear"]
+            self._sequence = [PARK_SEQUENCE[0]] if self.gear == Gear.D else getting_in
         elif activity.kind == "charge":
             self._sequence = list(CHARGE_SEQUENCE)
         else:
             self._sequence = list(PARK_SEQUENCE)
         if self.gear == Gear.P and not self.body.occupied[0]:
-            self._sequence = [s for s in self._sequence if activity.kind == "drive" or s[1] in _CHARGE_ONLY]
+            self._sequence = [s for s in self._sequence if activity.kind in ("drive", "stand") or s[1] in _CHARGE_ONLY]
             if activity.kind == "charge":
                 self._sequence = [(t - 8.5, s) for t, s in self._sequence]
 

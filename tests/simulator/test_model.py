@@ -53,6 +53,24 @@ def test_a_drive_begins_with_getting_in_and_ends_parked_and_locked() -> None:
     assert vehicle.body.alarm_count == 0
 
 
+def test_a_standing_car_is_ready_in_park_and_does_not_move() -> None:
+    vehicle = Vehicle(load_route("city"), Start(), 1)
+    vehicle.begin(Activity(kind="stand"))
+    for _ in range(1000):
+        vehicle.step()
+    assert (vehicle.gear, vehicle.ready, vehicle.body.key.name) == (Gear.P, True, "ON")
+    assert vehicle.drive.odometer_m == vehicle.start.odometer_km * 1000
+
+
+def test_a_driving_car_told_to_stand_comes_to_rest_and_stays_ready() -> None:
+    vehicle = drive("city", 40)
+    assert vehicle.drive.speed_m_s > 1
+    vehicle.begin(Activity(kind="stand"))
+    for _ in range(4000):
+        vehicle.step()
+    assert (vehicle.drive.speed_m_s, vehicle.gear, vehicle.ready) == (0, Gear.P, True)
+
+
 def test_odometer_is_the_integral_of_speed_and_charge_that_of_current() -> None:
     vehicle = Vehicle(load_route("motorway"), Start(soc=0.5), 3)
     vehicle.begin(Activity(kind="drive", style="sporty"))
