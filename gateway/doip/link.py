@@ -28,6 +28,8 @@ from gateway.doip.model import NodeLimits
 from gateway.errors import GatewayError, NotNowError, PeerError
 from gateway.uds.channel import ChannelClosedError
 
+READ_BYTES = 2048  # at a time: a flood of the shortest messages must not keep the others waiting
+
 
 class Owner(Protocol):
     """What a link needs of its node."""
@@ -72,7 +74,7 @@ def nack_code(error: GatewayError) -> DiagnosticNackCode:
     return next((code for kind, code in table if isinstance(error, kind)), DiagnosticNackCode.TRANSPORT_ERROR)
 
 
-class Link(asyncio.Protocol):
+class Link(asyncio.BufferedProtocol):
     """See the module. Made before there is a transport, so that a handshake can be cut too."""
 
     def __init__(self, owner: Owner, key: int, peer: str) -> None:
@@ -80,6 +82,7 @@ class Link(asyncio.Protocol):
         self.handshake = anyio.CancelScope()
         self.transport: asyncio.Transport | None = None
         self._owner = owner
+        self._buffer = bytearray(READ_BYTES)
         self._gone = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -99,9 +102,12 @@ class Link(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=self._owner.limits.write_buffer_bytes)
         self._owner.connected(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if not self._gone.is_set():
-            self._owner.received(self, data)
+            self._owner.received(self, bytes(memoryview(self._buffer)[:nbytes]))
 
     def eof_received(self) -> bool:
         return False  # a tester that can only listen is of no use: close

@@ -89,11 +89,11 @@ class DoipNode:
             active=core.active_sockets,
             accepted=core.accepted,
             evicted=core.evicted,
-            refused=dict(core.refused),
-            header_nacks=dict(core.header_nacks),
+            refused={int(code): n for code, n in core.refused.items()},
+            header_nacks={int(code): n for code, n in core.header_nacks.items()},
             closed=dict(core.closed_by_reason),
             requests=core.requests,
-            nacks=dict(core.nacks),
+            nacks={int(code): n for code, n in core.nacks.items()},
             answers=self.answers,
             answers_dropped=self.answers_dropped,
             datagrams=self._datagrams,
@@ -174,6 +174,7 @@ class DoipNode:
         link = Link(self, self._next_key, peer)
         self._links[link.key] = link
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.write_buffer_bytes)  # or the kernel grows it
         now_ns = self._clock.monotonic_ns()
         self._do(self._core.open(link.key, now_ns, peer=peer, is_tls=context is not None))
         assert self._tasks is not None
