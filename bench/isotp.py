@@ -15,6 +15,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import can
@@ -29,7 +30,9 @@ from gateway.isotp.kernel import has_kernel_isotp
 from gateway.uds.channel import DiagnosticChannel
 
 BUDGET_CPU, BUDGET_KERNEL = 10.0, 2.5
-SECONDS = 1.5  # of each measurement; the guest's CPU clock ticks in hundredths
+#: Each measurement, and how often ours and theirs take turns; the best of each counts. (The guest's CPU clock ticks in
+#: hundredths of a second.)
+SECONDS, TURNS = 0.8, 3
 ADDRESS = Address(tx_id=0x7E0, rx_id=0x7E8)
 SINGLE, LONG = b"\x22\xf1\x90", bytes(range(256)) * 15 + bytes(255)
 BLOCK_SIZE = 32
@@ -134,6 +137,13 @@ def theirs(is_long: bool, tx_dl: int = 8) -> Cost:
         return Cost((time.process_time() - cpu) / count, (time.monotonic() - wall) / count)
 
 
+def best(mine: Callable[[], Cost], peer: Callable[[], Cost]) -> tuple[Cost, Cost]:
+    """The least of each in turns."""
+    costs = [(mine(), peer()) for _ in range(TURNS)]
+    a, b = (Cost(min(c.cpu_s for c in side), min(c.wall_s for c in side)) for side in zip(*costs, strict=True))
+    return a, b
+
+
 def run() -> list[Row]:
     """Rows against can-isotp in CPU time, and against the kernel, where it is, in time."""
     place = "vcan" if has_vcan() else "in memory"
@@ -142,7 +152,7 @@ def run() -> list[Row]:
     if not has_kernel_isotp():
         kinds.append(("4 kB, FD", transfer, True, 64))
         for name, work, is_long, tx_dl in kinds:
-            mine, peer = ours(work, tx_dl=tx_dl), theirs(is_long, tx_dl)
+            mine, peer = best(partial(ours, work, tx_dl=tx_dl), partial(theirs, is_long, tx_dl))
             ratio = peer.cpu_s / mine.cpu_s
             is_judged = has_vcan()
             rows.append(
@@ -158,7 +168,7 @@ def run() -> list[Row]:
             )
         return rows
     for name, work, is_long, tx_dl in kinds:
-        mine, peer = ours(work, tx_dl=tx_dl), ours(work, "always", tx_dl)
+        mine, peer = best(partial(ours, work, tx_dl=tx_dl), partial(ours, work, "always", tx_dl))
         ratio = mine.wall_s / peer.wall_s
         rows.append(
             {

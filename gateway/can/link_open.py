@@ -18,7 +18,6 @@ def open_link(
     *,
     fd: bool = True,
     own: bool = False,
-    timestamps: bool = False,
     bitrate_bps: int | None = None,
     data_bitrate_bps: int | None = None,
     options: Mapping[str, str | int | float | bool] | None = None,
@@ -31,7 +30,6 @@ def open_link(
         fd: use CAN FD where the bus has it (SocketCAN: an MTU of 72). A python-can adapter must also be told, by its
             own ``options`` (usually ``fd``).
         own: hear the link's own frames, too (marked ``is_own``).
-        timestamps: the kernel's times of reception (SocketCAN); costs a little per frame.
         bitrate_bps: for python-can adapters that set it.
         data_bitrate_bps: likewise.
         options: further arguments of python-can's ``Bus``.
@@ -40,7 +38,7 @@ def open_link(
         TransportError: it cannot be opened; the message says why.
     """
     if interface == "socketcan":
-        return SocketCanLink(channel, fd=fd, own=own, timestamps=timestamps)
+        return SocketCanLink(channel, fd=fd, own=own)
     if interface == "udp_multicast":
         return MulticastLink(channel, fd=fd, own=own)
     given = dict(options or {})

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection
 
 from gateway.can import messages
 from gateway.can.link import CanFrame, CanId, LinkBusyError
+from gateway.can.link_batch import FrameBuffers
 from gateway.can.link_table import ERROR_FLAG, EXTENDED_FLAG, REMOTE_FLAG, ListenerTable, check_frame
 from gateway.errors import TransportError
 
@@ -30,7 +31,6 @@ CANFD_MTU = 72
 CAN_RAW_ERR_FILTER = 2  # not in the socket module
 CANFD_BRS = 0x01
 BUS_OFF, RESTARTED = 0x40, 0x100  # classes of error frames
-MSG_CONFIRM = 0x800  # on received frames: this very socket sent it
 
 _classic = struct.Struct("=IB3x8s").pack
 _flexible = struct.Struct("=IBBxx64s").pack
@@ -51,21 +51,22 @@ def interface_mtu(channel: str) -> int:
 class SocketCanLink:
     """See ``CanLink``."""
 
-    def __init__(self, channel: str, *, fd: bool = True, own: bool = False, timestamps: bool = False) -> None:
+    def __init__(self, channel: str, *, fd: bool = True, own: bool = False) -> None:
         """Open the interface.
 
         Args:
             channel: network interface.
             fd: use CAN FD where the interface has it.
             own: hear what this link sends, too.
-            timestamps: ask the kernel for times of reception; without, frames carry the time they were read.
 
         Raises:
             TransportError: no SocketCAN here, no such interface, or no permission.
         """
-        self._channel, self._want_fd, self._own, self._timestamps = channel, fd, own, timestamps
+        self._channel, self._want_fd, self._own = channel, fd, own
         self._loop = asyncio.get_running_loop()
         self._table = ListenerTable(self._set_filters)
+        self._buffers = FrameBuffers(FRAMES_PER_WAKE)
+        self._is_reading, self._wake_ns = False, 0
         self._reopening: asyncio.TimerHandle | None = None
         self._bus_off = self._closed = False
         self._fd = False
@@ -151,8 +152,7 @@ class SocketCanLink:
                 sock.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FD_FRAMES, 1)
             if self._own:
                 sock.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_RECV_OWN_MSGS, 1)
-            if self._timestamps:
-                sock.setsockopt(socket.SOL_SOCKET, messages.SO_TIMESTAMPNS, 1)
+            sock.setsockopt(socket.SOL_SOCKET, messages.SO_TIMESTAMPNS, 1)
             sock.setsockopt(socket.SOL_CAN_RAW, CAN_RAW_ERR_FILTER, BUS_OFF | RESTARTED)
             sock.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FILTER, b"")
             sock.bind((self._channel,))
@@ -199,45 +199,41 @@ class SocketCanLink:
 
     # --- reading ---
 
+    def wake_time_ns(self) -> int:
+        """The event loop's time, read once for all frames that were found waiting together."""
+        if self._wake_ns:
+            return self._wake_ns
+        now_ns = int(self._loop.time() * 1e9)
+        if self._is_reading:
+            self._wake_ns = now_ns
+        return now_ns
+
     def _readable(self) -> None:
-        handlers_of, now_ns = self._table.handlers, time.time_ns()
-        simple = not (self._own or self._timestamps)
-        for _ in range(FRAMES_PER_WAKE):
-            sock = self._socket
-            if sock is None:
-                return
-            is_own, at_ns = False, now_ns
-            try:
-                if simple:
-                    raw = sock.recv(CANFD_MTU)
-                else:
-                    raw, ancillary, flags, _from = sock.recvmsg(CANFD_MTU, 64)
-                    is_own, at_ns = bool(flags & MSG_CONFIRM), _stamp(ancillary, now_ns)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in (errno.ENODEV, errno.ENXIO):
-                    self._lose()
-                return
-            (word,) = _word(raw)
-            if word & (ERROR_FLAG | REMOTE_FLAG):
-                if word & ERROR_FLAG:
-                    self._bus_off = bool(word & BUS_OFF)
-                continue
-            self._bus_off = False
+        if self._socket is None:
+            return
+        self._is_reading = True
+        try:
+            # What does not fit waits for the loop's next turn.
+            for raw, at_ns, is_own in self._buffers.receive(self._socket.fileno()):
+                self._take(raw, at_ns, is_own)
+        except OSError as error:
+            if error.errno in (errno.ENODEV, errno.ENXIO):
+                self._lose()
+        finally:
+            self._is_reading, self._wake_ns = False, 0
+
+    def _take(self, raw: bytes, at_ns: int, is_own: bool) -> None:
+        (word,) = _word(raw)
+        if word & (ERROR_FLAG | REMOTE_FLAG):
+            if word & ERROR_FLAG:
+                self._bus_off = bool(word & BUS_OFF)
+            return
+        self._bus_off = False
+        handlers = self._table.handlers(word)
+        if handlers:
             fd = len(raw) == CANFD_MTU
-            handlers = handlers_of(word)
-            if handlers:
-                extended = bool(word & EXTENDED_FLAG)
-                brs = fd and bool(raw[5] & CANFD_BRS)
-                frame = CanFrame(word & 0x1FFFFFFF, raw[8 : 8 + raw[4]], extended, fd, brs, at_ns, is_own)
-                for handler in handlers:
-                    handler(frame)
-
-
-def _stamp(ancillary: list[tuple[int, int, bytes]], fallback_ns: int) -> int:
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == messages.SO_TIMESTAMPNS and len(content) >= 16:
-            seconds, nanoseconds = struct.unpack_from("=qq", content)
-            return int(seconds * 1_000_000_000 + nanoseconds)
-    return fallback_ns
+            brs = fd and bool(raw[5] & CANFD_BRS)
+            data = raw[8 : 8 + raw[4]]
+            frame = CanFrame(word & 0x1FFFFFFF, data, word >= EXTENDED_FLAG, fd, brs, at_ns or time.time_ns(), is_own)
+            for handler in handlers:
+                handler(frame)

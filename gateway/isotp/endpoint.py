@@ -9,6 +9,7 @@ from gateway.can.link import CanFrame, CanLink, LinkBusyError
 from gateway.errors import TransportError
 from gateway.isotp.conversation import Conversation
 from gateway.isotp.model import Address, IsoTpError, Settings
+from gateway.isotp.queue import Wake
 from gateway.uds.channel import ChannelClosedError
 
 BUSY_RETRY_S = 0.001
@@ -44,11 +45,14 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._sinks: tuple[Sink, ...] = ()
         self._sending = asyncio.Lock()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Wake | None = None
         self._timer: asyncio.TimerHandle | None = None  # for deadlines; left alone when they move away
         self._timer_ns = 0
         self._pump_timer: asyncio.TimerHandle | None = None  # for STmin, a busy link, and long blocks
         self._pump_at_s = 0.0
+        self._single_bytes = self._core.framing.single_bytes
+        # Links may read the clock once for all frames they find waiting.
+        self._wake_time_ns: Callable[[], int] = getattr(link, "wake_time_ns", self._now_ns)
         self._closed = False
         self._unhear = link.hear([address.hears], self._on_frame)
 
@@ -69,11 +73,25 @@ class Endpoint:
             if timer is not None:
                 timer.cancel()
         self._timer = self._pump_timer = None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            self._waiter.set()
 
     async def send(self, pdu: bytes) -> None:
         """See ``DiagnosticChannel.send``; messages of several callers go one after the other."""
+        if 0 < len(pdu) <= self._single_bytes and self._core.is_free and not self._sending.locked():
+            if self._closed:
+                raise ChannelClosedError("the channel is closed")
+            try:
+                self._transmit(self._core.framing.single(pdu))
+            except LinkBusyError:
+                pass  # N_As runs: the long way
+            except TransportError as error:
+                raise IsoTpError("link", str(error)) from error
+            else:
+                return
+        await self._send(pdu)
+
+    async def _send(self, pdu: bytes) -> None:
         async with self._sending:
             if self._closed:
                 raise ChannelClosedError("the channel is closed")
@@ -83,7 +101,7 @@ class Endpoint:
                 self._pump()
                 outcome = sender.take_outcome()
                 if outcome is None:
-                    self._waiter = self._loop.create_future()
+                    self._waiter = Wake(self._loop)
                     await self._waiter
                     outcome = sender.take_outcome()
             finally:
@@ -101,10 +119,17 @@ class Endpoint:
         return int(self._loop.time() * 1e9)
 
     def _on_frame(self, frame: CanFrame) -> None:
-        now_ns = self._now_ns()
+        message = self._core.receive_single(frame.data)
+        if message is not None:
+            self._tell(message)
+            return
+        now_ns = self._wake_time_ns()
         for event in self._core.receive(frame.data, now_ns):
             self._tell(event)
-        self._pump(now_ns)
+        if self._core.has_work:
+            self._pump(now_ns)
+        else:
+            self._arm()
 
     def _tell(self, event: bytes | IsoTpError) -> None:
         for sink in self._sinks:
@@ -136,7 +161,8 @@ class Endpoint:
                 for event in core.failed(failure):
                     self._tell(event)
                 continue
-            now_ns = self._now_ns()  # STmin counts from here
+            if core.sender.is_paced:
+                now_ns = self._now_ns()  # STmin counts from here
             core.sent(now_ns)
         else:
             pause_s = 0.0
@@ -161,12 +187,12 @@ class Endpoint:
     def _settle(self) -> None:
         """Wake whoever waits for a message that has ended."""
         waiter = self._waiter
-        if waiter is not None and not waiter.done() and self._core.sender.has_outcome:
-            waiter.set_result(None)
+        if waiter is not None and self._core.sender.has_outcome:
+            waiter.set()
 
     def _arm(self) -> None:
         deadline_ns = self._core.deadline_ns
-        if deadline_ns is None or (self._timer is not None and self._timer_ns <= deadline_ns):
+        if deadline_ns is None or self._closed or (self._timer is not None and self._timer_ns <= deadline_ns):
             return  # nothing to wait for, or woken earlier and looking again then
         if self._timer is not None:
             self._timer.cancel()

@@ -143,6 +143,11 @@ class Sender:
             self._end(error)
 
     @property
+    def is_paced(self) -> bool:
+        """STmin holds between the frames, so that the time of each counts."""
+        return self._gap_ns > 0
+
+    @property
     def has_outcome(self) -> bool:
         """A message has ended and nobody has asked how."""
         return self._outcome is not None

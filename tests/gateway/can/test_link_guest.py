@@ -37,7 +37,7 @@ async def until_sent(link: SocketCanLink, frame: CanFrame) -> None:
 
 def test_links_hear_each_other_and_not_themselves() -> None:
     async def body() -> None:
-        a, b = SocketCanLink(CHANNEL), SocketCanLink(CHANNEL, own=True, timestamps=True)
+        a, b = SocketCanLink(CHANNEL), SocketCanLink(CHANNEL, own=True)
         at_a, at_b = Heard(), Heard()
         a.hear(None, at_a)
         b.hear(None, at_b)
