@@ -158,14 +158,17 @@ class DoipNode:
 
     async def _accept(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
+        is_told = False
         while True:
             try:
                 sock, address = await loop.sock_accept(listener)
             except OSError as error:
-                if error.errno in NO_DESCRIPTORS:  # others: that connection was gone before it was taken
+                if error.errno in NO_DESCRIPTORS and not is_told:  # others: gone before it was taken
                     log.warning("doip_accept_failed", extra={"error": str(error)})
+                    is_told = True
                 await anyio.sleep(0.2)
                 continue
+            is_told = False
             self._admit(sock, f"{address[0]}:{address[1]}", context)
             await anyio.lowlevel.checkpoint()  # a flood of connections must not keep the others waiting
 

@@ -210,6 +210,26 @@ def test_tls_without_the_certificate_that_is_demanded_gets_nowhere(certificates:
     assert [t.is_secure for t in router.testers] == [False]
 
 
+def test_handshakes_begun_by_the_dozen_are_bounded_and_cut_after_the_initial_time(certificates: Certificates) -> None:
+    config = tls_section(certificates, max_pending_connections=4, initial_inactivity_ms=300)
+    with in_thread(config) as node:
+        half_open = [socket.create_connection(("127.0.0.1", node.tls_port or 0), timeout=5) for _ in range(30)]
+        for number, sock in enumerate(half_open):
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01" if number % 2 else b"no TLS at all")
+        with client(node, tcp_port=node.tls_port, use_secure=foreign_context(certificates)) as tester:
+            tester.send_diagnostic(b"\x3e\x00")
+            assert tester.receive_diagnostic(timeout=5) == b"\x7e\x00"
+        for sock in half_open:
+            try:
+                assert sock.recv(100)[:1] in (b"", b"\x15")  # the end, or a TLS alert before it
+            except ConnectionError:
+                pass
+            sock.close()
+        statistics = node.statistics()
+        assert statistics.accepted == 31
+        assert statistics.evicted + statistics.closed.get("handshake failed", 0) >= 15
+
+
 def test_plain_connections_are_sent_to_tls_where_it_is_required(certificates: Certificates) -> None:
     with in_thread(tls_section(certificates, require_tls=True)) as node:
         with client(node, activation_type=None) as plain:
