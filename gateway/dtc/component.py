@@ -24,7 +24,7 @@ from gateway.dtc.monitors import MonitorEngine
 from gateway.dtc.reports import events, present_reports, report_change
 from gateway.dtc.store import Loaded, MemoryStore
 from gateway.errors import NotNowError, TransportError
-from gateway.runtime import Clock, ComponentHealth, HealthBoard
+from gateway.runtime import ChannelClosed, Clock, ComponentHealth, HealthBoard
 from gateway.spool.adapters import PosixDisk
 from gateway.spool.errors import SpoolBusy
 from gateway.wire.batch import Priority
@@ -86,7 +86,7 @@ class DtcComponent:
         outlet: Outlet,
         clock: Clock,
         health: HealthBoard,
-        flush_s: float = 0.5,
+        flush_s: float = 1.0,
         repeat_s: float = 10.0,
     ) -> None:
         self.engine, self.memory = engine, engine.memory
@@ -96,6 +96,8 @@ class DtcComponent:
         self._unsaved = False  # the disk refused: the next save must hold everything
         self._held: dict[int, Change] = {}
         self._told_ns: dict[int, int] = {}
+        self._unsent: list[Event] = []
+        self._is_outlet_closed = False
         self._ticks: list[Callable[[int], None]] = []
         self._saves = self._save_failures = self._reports = self._merged = 0
         self._damaged_bytes = self._lost_definitions = 0
@@ -122,10 +124,11 @@ class DtcComponent:
                 await self.flush()
                 await anyio.sleep(self._flush_s)
         finally:
-            with anyio.CancelScope(shield=True):
-                self.engine.end()
+            self.engine.end()
+            with anyio.move_on_after(self.drain_s, shield=True):
                 await self.flush(everything=True)
-                if self._store is not None:
+            if self._store is not None:
+                with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._store.close)
 
     async def flush(self, *, everything: bool = False) -> None:
@@ -206,7 +209,9 @@ class DtcComponent:
                 kind, by = (change.kind, change.by) if change.kind == "cleared" else (earlier.kind, earlier.by)
                 change = msgspec.structs.replace(change, previous=earlier.previous, kind=kind, by=by)
             self._held[change.code] = change
-        reports = []
+        reports: list[DtcReport] = []
+        if self._is_outlet_closed:
+            return reports
         for code, change in list(self._held.items()):
             told_ns = self._told_ns.get(code)
             is_due = told_ns is None or now_ns - told_ns >= self._repeat_ns
@@ -218,11 +223,19 @@ class DtcComponent:
         return reports
 
     async def _emit(self, reports: list[DtcReport]) -> None:
+        """Hand reports on; those that a cancellation left behind go first."""
         for report in reports:
             log.info("dtc_" + report.change, extra={"dtc": format_dtc(report.code), "status": f"{report.status:02X}"})
-        if reports:
-            await self._outlet.emit(Priority.CRITICAL, *events(reports, self._clock.utc_ns()))
-            self._reports += len(reports)
+        self._unsent.extend(events(reports, self._clock.utc_ns()))
+        if not self._unsent or self._is_outlet_closed:
+            return
+        try:
+            await self._outlet.emit(Priority.CRITICAL, *self._unsent)
+        except ChannelClosed:  # every replay has ended; the next start tells all that is stored
+            self._is_outlet_closed = True
+        else:
+            self._reports += len(self._unsent)
+        self._unsent.clear()
 
     def statistics(self) -> DtcStatistics:
         """Counts and gauges."""

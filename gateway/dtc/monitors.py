@@ -38,6 +38,8 @@ from gateway.dtc.scalar import NAN, Present, Reader, compile_condition
 
 MAX_GAP_NS = 2_000_000_000
 BACK_NS = 1_000_000_000
+#: Frames with checksums or counters that wait for the next look; more are judged at once.
+MAX_UNVERIFIED = 4096
 _STALE_CYCLES = 5
 _BUS_OFF, _RESTARTED = 0x40, 0x100  # error classes of linux/can/error.h
 
@@ -90,9 +92,10 @@ class MonitorEngine:
         missing = [n for m in rules.monitors if isinstance(m.test, MissingTest) for n, _ in m.test.messages]
         self._latest = LatestSignals(manifest, signals, [*integrity, *missing])
         self._verifier = Verifier(integrity.values())
-        self._has_integrity = np.zeros(len(manifest.messages), np.bool_)
-        self._has_integrity[list(integrity)] = True
-        self._message_of_slot = np.array(self._latest.messages, np.intp)
+        self._message_of_slot = np.array(self._latest.messages, np.int32)
+        self._is_checked = np.isin(self._message_of_slot, list(integrity)) if integrity else None
+        self._unverified: list[tuple[FrameBatch, NDArray[np.int32]]] = []
+        self._unverified_frames = 0
         self._stale_ns = np.array([_stale_ns(manifest, s, rules.stale_ns) for s in signals], np.int64)
         self._present = Present(len(signals))
         self._look = Look(self._present, len(manifest.messages), len(manifest.buses))
@@ -184,17 +187,28 @@ class MonitorEngine:
             chosen = slice(begin, end)
             frames, slots, times = frames.take(chosen), slots[chosen], times[chosen]
         self._latest.put(frames, slots, times)
-        messages = self._message_of_slot[slots]
-        checked = self._has_integrity[messages]
-        if checked.any():
-            part, numbers = frames.take(checked), messages[checked].astype(np.int32)
-            verdict = self._verifier.check(part, numbers)
-            look = self._look
-            np.add.at(look.frames, numbers, 1)
-            if not verdict.checksum_ok.all():
-                np.add.at(look.bad_checksums, numbers[~verdict.checksum_ok], 1)
-            if not verdict.counter_ok.all():
-                np.add.at(look.bad_counters, numbers[~verdict.counter_ok], 1)
+        if self._is_checked is not None:
+            checked = self._is_checked[slots]
+            if checked.any():
+                self._unverified.append((frames.take(checked), self._message_of_slot[slots[checked]]))
+                self._unverified_frames += len(self._unverified[-1][1])
+                if self._unverified_frames > MAX_UNVERIFIED:
+                    self._verify()
+
+    def _verify(self) -> None:
+        """Judge checksums and counters of what came since the last time: ten large batches a second, not a hundred."""
+        parts, self._unverified, self._unverified_frames = self._unverified, [], 0
+        if not parts:
+            return
+        frames = parts[0][0] if len(parts) == 1 else FrameBatch.concatenate([part for part, _ in parts])
+        numbers = np.concatenate([numbers for _, numbers in parts])
+        verdict, look = self._verifier.check(frames, numbers), self._look
+        count = len(self.manifest.messages)
+        look.frames += np.bincount(numbers, minlength=count)
+        if not verdict.checksum_ok.all():
+            look.bad_checksums += np.bincount(numbers[~verdict.checksum_ok], minlength=count)
+        if not verdict.counter_ok.all():
+            look.bad_counters += np.bincount(numbers[~verdict.counter_ok], minlength=count)
 
     def _bus_times(self, frames: FrameBatch, times: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
         """Of watched buses, when frames came. Error frames that tell of bus-off are taken in at once."""
@@ -257,6 +271,7 @@ class MonitorEngine:
         self._utc_ns = newest_ns - (self._end_ns - at_ns)
         self._follow_ignition(at_ns)
         self._refresh(at_ns)
+        self._verify()
         if self.memory.is_cycle_running:
             self.looks += 1
             look, memory = self._look, self.memory

@@ -22,7 +22,7 @@ from gateway.dtc.rulefile import parse_rules_file
 from gateway.dtc.rules import resolve_rules
 from gateway.dtc.store import MemoryStore
 from gateway.errors import NotNowError, TransportError
-from gateway.runtime import HealthBoard
+from gateway.runtime import ChannelClosed, HealthBoard
 from gateway.wire.batch import Priority
 from gateway.wire.dtc import DtcReport
 from gateway.wire.samples import Event, EventKind
@@ -57,9 +57,14 @@ class Box:
         self.disk = disk
         self.reports: list[DtcReport] = []
         self.stored: list[dict[int, int]] = []
+        self.is_closed = self.holds = False
 
     async def emit(self, priority: Priority, *events: Event) -> None:
         assert priority is Priority.CRITICAL
+        if self.is_closed:
+            raise ChannelClosed
+        if self.holds:
+            await anyio.sleep_forever()
         image = MemoryStore(self.disk.after_power_cut(random.Random(1))).load().image
         for event in events:
             assert (event.kind, event.source) == (EventKind.DTC, "gateway")
@@ -238,6 +243,37 @@ def test_an_unreadable_disk_does_not_keep_the_gateway_from_starting() -> None:
             rig.fail(A)
             await rig.component.flush()
             assert rig.box.told()
+
+    asyncio.run(main())
+
+
+def test_an_outlet_that_was_closed_stops_the_reports_and_nothing_else() -> None:
+    async def main() -> None:
+        async with Rig().running() as rig:
+            rig.box.is_closed = True
+            for _ in range(2):
+                rig.fail(A)
+                await rig.component.flush()
+                rig.memory.clear()
+            assert rig.box.told() == []
+            await rig.component.persist()
+            image = MemoryStore(rig.disk.after_power_cut(random.Random(6))).load().image
+            assert image is not None
+            assert {s.code: s.status for s in image.states}[A] == 0x50
+
+    asyncio.run(main())
+
+
+def test_a_report_under_way_when_stopped_is_told_once_more() -> None:
+    async def main() -> None:
+        rig = Rig()
+        async with rig.running():
+            rig.box.holds = True
+            rig.fail(A)
+            with anyio.move_on_after(0.01):
+                await rig.component.flush()
+            rig.box.holds = False
+        assert [(r.code, r.change) for r in rig.box.reports] == [(A, "new")]
 
     asyncio.run(main())
 
