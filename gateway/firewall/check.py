@@ -23,7 +23,7 @@ def check(policy: CompiledPolicy) -> list[str]:
             else:
                 covering[later.rule.name].add(earlier.rule.name)
     return [
-        f"rule {name!r} never applies: {' and '.join(sorted(repr(c) for c in covering[name]))} comes first"
+        f"rule {name!r} never applies: covered by {' and '.join(sorted(repr(c) for c in covering[name]))}"
         for name, is_reached in reached.items()
         if not is_reached
     ]

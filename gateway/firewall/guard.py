@@ -1,8 +1,9 @@
 """Against guessing: wrong keys (0x27) and failed authentications (0x29) lock out, longer each time.
 
-Counted per tester at a target, and per target over all testers, since a source address is easily changed. The counts
-survive restarts: time locked out that was left is waited for again. Opening one level does not excuse wrong keys for
-another. Bounded: the oldest tester's count makes room, the target's stays.
+Counted per tester at a target, and per target over all testers, since a source address is easily changed. After a
+lockout each further failure is the next one; opening one level does not excuse wrong keys for another. Counts survive
+restarts: time locked out that was left is waited for again. Bounded: the oldest tester's count makes room, the
+target's stays.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Guard:
                 seconds = self._settings.lockout_s * 2 ** min(count.lockouts, MAX_DOUBLINGS)
                 seconds = min(seconds, self._settings.max_lockout_s)
                 count.until_ns = now_ns + int(seconds * SECOND_NS)
-                count.failures, count.lockouts = 0, count.lockouts + 1
+                count.failures, count.lockouts = limit - 1, count.lockouts + 1  # as ISO 14229-1: one more try
                 told = f"locked out for {seconds:g} s" + ("" if key else ", all testers")
         self.has_changed = True
         return told
