@@ -27,13 +27,14 @@ class Wake:
     Await it from a task, once.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_is_cancelled", "_is_done", "_loop")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_is_cancelled", "_is_done", "_loop", "_message")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._callback: Callable[[Wake], object] | None = None
         self._context: Context | None = None
         self._is_done = self._is_cancelled = False
+        self._message: object = None
         self._asyncio_future_blocking = False
 
     def __await__(self) -> Generator[Wake, None, None]:
@@ -70,6 +71,7 @@ class Wake:
         if self._is_done:
             return False
         self._is_done = self._is_cancelled = True
+        self._message = msg
         if self._callback is not None:
             self._loop.call_soon(self._callback, self, context=self._context)
         return True
@@ -85,7 +87,8 @@ class Wake:
     def result(self) -> None:
         """Raises when it was cancelled."""
         if self._is_cancelled:
-            raise asyncio.CancelledError
+            # The message tells anyio's cancel scopes whose cancellation it is.
+            raise asyncio.CancelledError() if self._message is None else asyncio.CancelledError(self._message)
 
 
 class ReceiveQueue(Generic[T]):
