@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,11 @@ MODULES = {
     "gateway": "memory and start of the gateway process",
     "ingest": "durable batches per second against a do-nothing endpoint",
     "lake": "bytes per sample in the lake, query times",
+    "isotp": "ISO-TP against can-isotp in memory and in the vcan guest, against the kernel's in the QEMU guest",
 }
-GUEST_MODULES = ("receive",)
+GUEST_MODULES = ("receive", "isotp")
+#: Those that have something to compare with in the QEMU guest's kernel.
+QEMU_MODULES = ("isotp",)
 GUEST_TIMEOUT_S = 900
 
 Row = dict[str, Any]
@@ -43,12 +47,12 @@ def run_here(name: str) -> list[Row]:
         return list(json.loads(out.read_text()))
 
 
-def run_in_guest(name: str) -> list[Row]:
-    """Run one module in the vcan guest."""
+def run_in_guest(name: str, *places: str) -> list[Row]:
+    """Run one module in the vcan guest, or in the place that an option of ``tests/vcan/run`` names."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory, "rows.json")
         code = f"import json,bench.{name} as m; json.dump(m.run(), open({str(out)!r}, 'w'))"
-        command = [str(ROOT / "tests" / "vcan" / "run"), "--", sys.executable, "-c", code]
+        command = [str(ROOT / "tests" / "vcan" / "run"), *places, "--", sys.executable, "-c", code]
         subprocess.run(command, check=True, cwd=ROOT, timeout=GUEST_TIMEOUT_S)
         return list(json.loads(out.read_text()))
 
@@ -105,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = _attempt(run_here, name)
         if name in GUEST_MODULES and not arguments.no_guest:
             found += _attempt(run_in_guest, name)
+        if name in QEMU_MODULES and not arguments.no_guest and shutil.which("qemu-system-x86_64"):
+            found += _attempt(lambda name: run_in_guest(name, "--qemu"), name)
         print(text(found), flush=True)
         rows += found
     if arguments.json:
