@@ -11,11 +11,10 @@ import pytest
 
 from gateway.can.link import CanFrame
 from gateway.can.link_memory import MemoryBus, MemoryLink
-from gateway.diag.addresses import address_of, functional_address_of
+from gateway.diag.addresses import address_of, functional_address_of, settings_of
 from gateway.diag.config import EcuConfig, ObdPortSection
 from gateway.diag.obd_port import ObdPort
 from gateway.diag.router import Router, names_of
-from gateway.diag.router_buses import BusChannels
 from gateway.diag.router_model import RouterLimits
 from gateway.errors import TransportError
 from gateway.firewall.core import Firewall
@@ -25,6 +24,7 @@ from gateway.firewall.state import VehicleFacts
 from gateway.isotp import (
     Address,
     IsoTpChannel,
+    IsoTpFunctional,
     Settings,
     fixed,
     open_channel,
@@ -82,19 +82,6 @@ class Echo:
                 await self._channel.send(answer)
 
 
-class InnerBus:
-    """What ``BusChannels`` needs of an ``IsoTpBus``."""
-
-    def __init__(self, link: MemoryLink) -> None:
-        self.link = link
-
-    def open_channel(self, address: Address, settings: Settings | None = None, *, name: str = "") -> IsoTpChannel:
-        return open_channel(self.link, address, settings, name=name)
-
-    def open_functional(self, requests: Address, listeners: dict[str, object], *, settings: Settings | None = None):  # type: ignore[no-untyped-def]  # as IsoTpBus
-        return open_functional(self.link, requests, {}, settings=settings)
-
-
 class Bench:
     def __init__(self) -> None:
         self.connector = MemoryBus(fd=True)
@@ -102,16 +89,15 @@ class Bench:
         self.inner = {name: MemoryBus(fd=True) for name in ("powertrain", "battery", "auxiliary")}
         self.ecus = {ecu.name: Echo(ecu, self.inner[ecu.bus].link(ecu.name)) for ecu in ECUS}
         self.vehicle = VehicleFacts(is_standing=True)
-        buses = {name: InnerBus(bus.link("gateway")) for name, bus in self.inner.items()}
-        channels = BusChannels(buses)  # type: ignore[arg-type]  # all of IsoTpBus that it uses
+        self.links = {name: bus.link("gateway") for name, bus in self.inner.items()}
         clock = SystemClock()
         self.firewall = Firewall(
             compile_policy(default_policy(), names_of(ECUS)), vehicle=lambda _: self.vehicle, record=lambda _: None
         )
         self.router = Router(
             ECUS,
-            open_channel=channels.open_channel,
-            open_functional=channels.open_functional,
+            open_channel=self._open_channel,
+            open_functional=self._open_functional,
             firewall=self.firewall,
             clock=clock,
             limits=RouterLimits(p2_margin_ms=200),
@@ -119,6 +105,14 @@ class Bench:
         self.port = ObdPort(
             ObdPortSection(enabled=True), ECUS, self.router, open_link=lambda: self.connector.link("port"), clock=clock
         )
+
+    async def _open_channel(self, ecu: EcuConfig) -> IsoTpChannel:
+        return open_channel(self.links[ecu.bus], address_of(ecu), settings_of(ecu), name=ecu.name)
+
+    async def _open_functional(self, ecus: Sequence[EcuConfig]) -> IsoTpFunctional:
+        address = functional_address_of(ecus[0])
+        assert address is not None
+        return open_functional(self.links[ecus[0].bus], address, {})
 
     def channel(self, address: Address, *, fd: bool = False) -> IsoTpChannel:
         return open_channel(self.tester, address, Settings(tx_dl=64 if fd else 8))
