@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import anyio
@@ -24,7 +25,7 @@ from gateway.doip.link import Link
 from gateway.doip.messages import DiagnosticNackCode, PowerModeCode, encode
 from gateway.doip.model import Authorise, Entity, NodeLimits, NodeStatistics, VehicleFacts, authorise
 from gateway.doip.sockets import announcement_target, listen, open_datagrams
-from gateway.doip.tls import peer_name, server_context
+from gateway.doip.tls import HERE, peer_name, server_context
 from gateway.runtime.clock import Clock
 from gateway.runtime.health import ComponentHealth, HealthBoard
 
@@ -39,7 +40,7 @@ class DoipNode:
     """Testers on the network reach the router's targets through this.
 
     ``power_mode`` tells whether the vehicle is ready for diagnostics; ``authorise`` may refuse an activation that is
-    sound otherwise. After start ``port`` and ``tls_port`` are the bound ones.
+    sound otherwise; TLS files are looked for in ``base``. After start ``port`` and ``tls_port`` are the bound ones.
     """
 
     name, drain_s, optional = "doip", 0.0, True
@@ -55,6 +56,7 @@ class DoipNode:
         power_mode: Callable[[], PowerModeCode] = lambda: PowerModeCode.READY,
         authorise: Authorise = authorise,
         limits: NodeLimits = DEFAULT_LIMITS,
+        base: Path = HERE,
     ) -> None:
         self._config, self._router, self._clock, self._health = config, router, clock, health
         self.limits = limits
@@ -71,7 +73,7 @@ class DoipNode:
             max_sockets=config.max_connections,
             max_data_bytes=config.max_request_bytes,
         )
-        self._tls = server_context(config)
+        self._tls = server_context(config, base)
         self._links: dict[int, Link] = {}
         self._next_key = 0
         self._tasks: TaskGroup | None = None

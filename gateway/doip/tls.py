@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from pathlib import Path
 
 from gateway.diag.config import DoipSection
 from gateway.errors import ConfigError
 
+HERE = Path()
 
-def server_context(config: DoipSection) -> ssl.SSLContext | None:
+
+def server_context(config: DoipSection, base: Path = HERE) -> ssl.SSLContext | None:
     """The node's TLS; None without a TLS port. With a client CA, testers must show a certificate of it.
+
+    Files are looked for in ``base``, the configuration's folder.
 
     Raises:
         ConfigError: certificate or key cannot be used.
@@ -22,12 +27,12 @@ def server_context(config: DoipSection) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(config.tls_certificate, config.tls_key or None)
+        context.load_cert_chain(base / config.tls_certificate, base / config.tls_key if config.tls_key else None)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(f"{config.tls_certificate!r}: {error}", where="$.diagnostics.doip.tls_certificate") from error
     if config.tls_client_ca:
         try:
-            context.load_verify_locations(config.tls_client_ca)
+            context.load_verify_locations(base / config.tls_client_ca)
         except OSError as error:
             raise ConfigError(f"{config.tls_client_ca!r}: {error}", where="$.diagnostics.doip.tls_client_ca") from error
         context.verify_mode = ssl.CERT_REQUIRED
