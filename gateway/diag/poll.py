@@ -20,8 +20,8 @@ from anyio.abc import TaskStatus
 from gateway.diag.config import EcuConfig, PollSection
 from gateway.diag.poll_details import DetailReader, EcuLayout
 from gateway.diag.poll_store import Known, KnownDtcs, KnownStore
-from gateway.errors import GatewayError
-from gateway.runtime import Clock, ComponentHealth, HealthBoard
+from gateway.errors import GatewayError, NotNowError
+from gateway.runtime import ChannelClosed, Clock, ComponentHealth, HealthBoard
 from gateway.uds.channel import ChannelClosedError, DiagnosticChannel
 from gateway.uds.client import UdsClient
 from gateway.uds.errors import MalformedAnswer, NegativeResponse
@@ -193,7 +193,7 @@ class DtcPoller:
             self._watched[name].soon.set()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Poll until cancelled."""
+        """Poll until cancelled, or until the outlet is closed."""
         self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
         self._health.report(self.name, ComponentHealth.OK)
         known = KnownDtcs() if self._store is None else await self._store.load()
@@ -220,7 +220,11 @@ class DtcPoller:
             watched.soon = anyio.Event()
             while due <= anyio.current_time():
                 due += self._section.period_s
-            await self._poll(watched)
+            try:
+                await self._poll(watched)
+            except ChannelClosed:  # nobody takes reports any more; not saved, they are told at the next start
+                log.info("dtc_polling_ended", extra={"ecu": watched.ecu.name})
+                return
 
     async def _poll(self, watched: _Watched) -> None:
         """One poll, whatever comes of it."""
@@ -233,6 +237,10 @@ class DtcPoller:
             self._failed += 1
             log.debug("dtc_poll_refused", extra={"ecu": ecu.name, "error": str(error)})
             await self._answered(watched)
+        except NotNowError as error:  # the way to it is busy: says nothing about the ECU
+            self._failed += 1
+            log.debug("dtc_poll_postponed", extra={"ecu": ecu.name, "error": str(error)})
+            return
         except GatewayError as error:
             self._failed += 1
             await self._unanswered(watched, error)

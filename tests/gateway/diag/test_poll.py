@@ -15,8 +15,9 @@ from gateway.diag.config import EcuConfig, PollSection
 from gateway.diag.poll import MAX_DETAILS, DtcPoller, PollListener, compare, frames_of
 from gateway.diag.poll_details import DidLayout, EcuLayout
 from gateway.diag.poll_store import Known, KnownDtcs, KnownFile
+from gateway.diag.ports import TargetBusyError
 from gateway.errors import TransportError
-from gateway.runtime import HealthBoard
+from gateway.runtime import ChannelClosed, HealthBoard
 from gateway.wire.batch import Priority
 from gateway.wire.dtc import DtcReport
 from gateway.wire.samples import Event, EventKind
@@ -362,6 +363,35 @@ def test_a_channel_that_cannot_be_opened_is_tried_again() -> None:
     rig.run(None, 200)
     assert tries.count("a") == 4
     assert rig.poller.statistics().silent == ("a", "b")
+
+
+def test_a_busy_way_says_nothing_about_the_ecu() -> None:
+    heard: list[str] = []
+
+    def listen(name: str, /, *, is_silent: bool) -> None:
+        heard.append(name)
+
+    def script(rig: Rig) -> list[tuple[float, Callable[[], None]]]:
+        failures = rig.channels["a"]
+        return [(20, lambda: failures[0].send_failures.extend([TargetBusyError("busy")] * 4))]
+
+    rig = Rig(on_poll=listen).run(script, 320)
+    assert rig.sink.events == []
+    assert rig.poller.statistics().failed == 4
+    assert heard.count("a") == 2
+
+
+def test_a_closed_outlet_ends_the_polling_and_saves_nothing() -> None:
+    async def refuse(priority: Priority, *events: Event) -> None:
+        raise ChannelClosed("pieces")
+
+    rig = Rig()
+    rig.sink.emit = refuse  # type: ignore[method-assign]  # a sink that closed
+    rig.ecus["a"].faults[1] = 0x08
+    rig.run(None, 300)
+    assert len(rig.channels["a"][0].requests) < 20
+    assert [r for r in rig.channels["a"][0].requests if r[1] == 0x02] == [bytes([0x19, 0x02, MASK])]
+    assert rig.store.content == b"{}"
 
 
 def test_poll_soon_does_not_wait_for_the_schedule() -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from gateway.errors import TransportError
+from gateway.errors import GatewayError, TransportError
 from gateway.uds.channel import ChannelClosedError
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class EcuInMemory:
         self.requests: list[bytes] = []
         self.sent_at_ms: list[float] = []
         self.failures: deque[TransportError] = deque()  # of the next receptions
-        self.send_failures: deque[TransportError] = deque()
+        self.send_failures: deque[GatewayError] = deque()
         self._arrived: deque[bytes] = deque()
         self._event = asyncio.Event()
         self._is_closed = False
