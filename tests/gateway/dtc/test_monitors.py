@@ -18,6 +18,7 @@ from gateway.dtc.monitors import MonitorEngine
 from gateway.dtc.rulefile import parse_rules_file
 from gateway.dtc.rules import resolve_rules
 from tests.gateway.dtc.drive import FakeClock
+from tests.support import LONG
 
 MS, S = 1_000_000, 1_000_000_000
 EPOCH = 1_700_000_000 * S
@@ -364,7 +365,7 @@ def test_a_clock_that_is_set_makes_no_fault(step_s: int) -> None:
 Feed = Callable[[Car, FrameBatch], None]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=200 if LONG else 12, deadline=None)
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.sampled_from([
     'kind = "range"\nsignal = "X"\nmax = 5.0', 'kind = "missing"\nmessage = "Safe"\ntimeout_ms = 200',
     'kind = "integrity"\nmessage = "Safe"', 'kind = "missing"\nbus = "a"\ntimeout_ms = 200',
@@ -395,7 +396,7 @@ def test_results_do_not_depend_on_how_frames_are_cut(cuts: Sequence[int], rule: 
     assert whole.engine.memory.image() == cut.engine.memory.image()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=500 if LONG else 30, deadline=None)
 @given(st.lists(st.tuples(
     st.integers(0, 1 << 62), st.integers(0, 255), st.integers(0, 0x1FFFFFFF) | st.sampled_from([0x100, 0x200]),
     st.integers(0, 63), st.binary(max_size=64),

@@ -16,6 +16,7 @@ from gateway.collect.inputs import Series
 from gateway.collect.model import Limits
 from gateway.collect.names import Names
 from gateway.dtc.scalar import Present, compile_condition, refused_function
+from tests.support import LONG
 
 NAN = float("nan")
 NAMES = ("a", "b", "c")
@@ -56,7 +57,7 @@ truths = st.recursive(
 values = st.sampled_from([NAN, 0.0, 1.0, -1.0, 2.5, 1e300, -1e300]) | st.floats(-10, 10)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000 if LONG else 100, deadline=None)
 @given(truths, st.lists(st.tuples(*[values] * 3, st.integers(0, 5000)), min_size=1, max_size=6))
 def test_same_truth_as_over_a_batch(text: str, moments: list[tuple[float, float, float, int]]) -> None:
     condition = bind(text, Names(MANIFEST), Limits())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import hypothesis.strategies as st
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.dtc.memory import FaultMemory
 from gateway.dtc.model import CLEARED, Debounce, Definition, Environment, TestResult
 from gateway.dtc.store import decode_records, encode_record
+from tests.support import LONG
 
 CODE = 0x442300
 
@@ -198,7 +200,7 @@ class StatusMachine(RuleBasedStateMachine):
 
 
 TestStatusMachine = StatusMachine.TestCase
-TestStatusMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestStatusMachine.settings = settings(max_examples=1000 if LONG else 50, stateful_step_count=50, deadline=None)
 
 
 def memory_of(**settings_: object) -> FaultMemory:
@@ -308,3 +310,31 @@ def test_dtc_setting_off_freezes_the_status_but_not_clearing() -> None:
     memory.set_updates(True, by="b")
     memory.report(CODE, TestResult.PASSED, 0)
     assert status(memory) == 0x00
+
+
+STEPS = "fpsc"  # fail, pass, start of a cycle, clear
+
+
+@pytest.mark.parametrize(("confirm", "lamp", "emissions"), [(1, False, False), (2, True, False), (1, True, True)])
+def test_every_sequence_of_five_steps(confirm: int, lamp: bool, emissions: bool) -> None:
+    definition = Definition(
+        code=CODE, confirm_cycles=confirm, aging_cycles=1, healing_cycles=1, lamp=lamp, emissions=emissions,
+        debounce=Debounce(kind="none"),
+    )  # fmt: skip
+    for steps in itertools.product(STEPS, repeat=5):
+        memory = FaultMemory([definition], capture=nothing_around)
+        plain = PlainDtc(confirm, 1, True, 1, lamp, emissions)
+        memory.start_cycle()
+        plain.start()
+        for i, step in enumerate(steps):
+            if step == "s":
+                memory.start_cycle()
+                plain.start()
+            elif step == "c":
+                memory.clear(CODE)
+                plain.clear()
+            else:
+                memory.report(CODE, TestResult.FAILED if step == "f" else TestResult.PASSED, 0)
+                plain.fail() if step == "f" else plain.succeed()
+            assert status(memory) == plain.byte, steps[: i + 1]
+        assert memory.states[CODE].permanent == (plain.permanent != "no"), steps
