@@ -172,7 +172,7 @@ class FaultQueries:
                 more_codes=len(by_code) > codes,
                 by_ecu=[GroupCount(*row) for row in by_ecu],
                 by_software=[GroupCount(*row) for row in by_software],
-                days=[DayCount(d, a or 0, g or 0, v) for d, a, g, v in days],
+                days=[DayCount(*row) for row in days],
             )
 
     async def ecus(self) -> list[str]:
@@ -283,7 +283,7 @@ class FaultQueries:
 
 
 def _bits(status: Status) -> Any:
-    return func.sum(FaultRow.status.op("&")(int(status)) != 0)
+    return func.count().filter(FaultRow.status.op("&")(int(status)) != 0)
 
 
 def _by_code(conditions: Sequence[Any]) -> Select[Any]:
@@ -322,8 +322,8 @@ def _by_day(conditions: Sequence[Any], first_day: int) -> Any:
     return (
         select(
             FaultChangeRow.day,
-            func.sum(appeared),
-            func.sum(gone),
+            func.count().filter(appeared),
+            func.count().filter(gone),
             func.count(FaultChangeRow.vehicle_id.distinct()).filter(appeared),
         )
         .where(FaultChangeRow.day >= first_day, or_(appeared, gone), *conditions)
