@@ -111,11 +111,14 @@ class EcuContext:
             authenticated=description.authenticated,
         )
 
-    def describe_access(self, access: AccessDescription | None) -> dict[str, object] | None:
-        """For ``outrider sim describe``; None: not at all."""
+    def describe_access(self, access: AccessDescription | None, *, in_boot: bool = True) -> dict[str, object] | None:
+        """For ``outrider sim describe``; None: not at all. ``in_boot``: the boot loader has it too."""
         if access is None:
             return None
-        out: dict[str, object] = {"sessions": sorted(access.sessions or self.description.session_ids)}
+        sessions = access.sessions or self.description.session_ids
+        if not in_boot:
+            sessions = frozenset(sessions) - self.description.boot_sessions
+        out: dict[str, object] = {"sessions": sorted(sessions)}
         if access.security:
             out["security"] = access.security
         if access.authenticated:

@@ -79,6 +79,8 @@ def _access(access: Access) -> dict[str, Any]:
 def _service(server: EcuServer, sid: int) -> dict[str, Any]:
     service = server.services[sid]
     out: dict[str, Any] = {"name": NAMES.get(sid, f"service {sid:02X}"), **_access(service.access)}
+    boots = server.description.boot_sessions if sid not in server.description.boot.services else frozenset()
+    out["sessions"] = [session for session in out["sessions"] if session not in boots]
     table = service.subfunctions()
     if table is not None:
         out["subfunctions"] = {f"{n:02X}": _access(sub.access) for n, sub in sorted(table.items())}
@@ -105,7 +107,7 @@ def _did(server: EcuServer, number: int) -> dict[str, Any]:
     out: dict[str, Any] = {"name": did.name, "bytes": did.length, "fields": fields, "in_boot": did.in_boot}
     for key, access in (("read", did.read), ("write", did.write), ("io", did.io.access if did.io else None)):
         if access is not None:
-            out[key] = context.describe_access(access)
+            out[key] = context.describe_access(access, in_boot=did.in_boot and key != "io")
     return out
 
 

@@ -246,6 +246,11 @@ class EcuDescription(_Strict, frozen=True, kw_only=True):
         """All sessions the ECU has."""
         return frozenset(session.id for session in self.sessions)
 
+    @property
+    def boot_sessions(self) -> frozenset[int]:
+        """Sessions in which the boot loader runs instead of the application."""
+        return frozenset({2}) if self.flash is not None else frozenset()
+
     def did(self, number: int) -> DidDescription | None:
         """The DID with this number."""
         return next((did for did in self.dids if did.id == number), None)

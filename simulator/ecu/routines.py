@@ -93,7 +93,8 @@ class RoutineControl(BaseService):
             "routines": {
                 f"{r.id:04X}": {
                     "name": r.name, "subfunctions": sorted(subfunctions_of(r)), "option_bytes": r.option_bytes,
-                    "duration_s": r.duration_s, "in_boot": r.in_boot, **(self.context.describe_access(r.access) or {}),
+                    "duration_s": r.duration_s, "in_boot": r.in_boot,
+                    **(self.context.describe_access(r.access, in_boot=r.in_boot) or {}),
                 }
                 for r in self.routines.values()
             }

@@ -285,8 +285,10 @@ class EcuServer:
 
     def next_deadline_s(self) -> float | None:
         """When ``poll`` has something to do at the latest, but for ticks; None: not before the next request."""
-        times = [self._boot_until_s, self._reset_at_s, self._s3_s]
-        if self._work is not None:
+        times = [self._boot_until_s, self._reset_at_s]
+        if self._work is None:
+            times.append(self._s3_s)
+        else:
             times += [self._work.finish_s, self._work.pending_s]
         return min((time for time in times if time is not None), default=None)
 
@@ -338,8 +340,8 @@ class EcuServer:
     def _go_down(self, now_s: float) -> None:
         self._work = None
         self._reset_at_s = None
-        self.context.take_reset()
         self.enter_session(Session.DEFAULT, now_s)
+        self.context.take_reset()  # it is happening, whoever asked for it meanwhile
         self.context.uudt.clear()
         self.context.running = False
         self.context.boot_mode = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 
 from simulator.ecu.description import EcuDescription, load_description
@@ -13,13 +14,19 @@ from simulator.ecu.storage import NvStore
 from simulator.ecu.vehicle import FakeVehicle
 
 
+@cache
+def shipped(name: str) -> EcuDescription:
+    """A shipped description, read once."""
+    return load_description(name)
+
+
 class Bench:
     """One ECU, a vehicle of constants, and a clock that only moves when told."""
 
     def __init__(
         self, ecu: str | EcuDescription = "motor", *, folder: Path | None = None, seed: int = 1, now_s: float = 100.0
     ) -> None:
-        description = load_description(ecu) if isinstance(ecu, str) else ecu
+        description = shipped(ecu) if isinstance(ecu, str) else ecu
         self.vehicle = FakeVehicle()
         self.vehicle.values["body.LowVoltage.BatteryVoltage"] = 13.8
         self.nv = NvStore(folder, description.name)
