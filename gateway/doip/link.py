@@ -8,6 +8,7 @@ not fetched stays bounded here, and behind us in the router's session.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -27,6 +28,8 @@ from gateway.doip.messages import DiagnosticNackCode
 from gateway.doip.model import NodeLimits
 from gateway.errors import GatewayError, NotNowError, PeerError
 from gateway.uds.channel import ChannelClosedError
+
+log = logging.getLogger(__name__)
 
 READ_BYTES = 2048  # at a time: a flood of the shortest messages must not keep the others waiting
 
@@ -173,7 +176,12 @@ class Link(asyncio.BufferedProtocol):
 
     async def serve(self, open_session: Callable[[], RouterSession], is_functional: Callable[[int], bool]) -> None:
         """Carry requests and answers until the connection ends; then forget the tester."""
-        session = open_session()
+        try:
+            session = open_session()
+        except GatewayError as error:
+            log.warning("doip_session_refused", extra={"peer": self.peer, "error": str(error)})
+            self._session_closed()
+            return
         self._is_functional = is_functional
         try:
             async with anyio.create_task_group() as tasks:

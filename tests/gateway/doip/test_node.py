@@ -6,6 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from gateway.diag import ports
 from gateway.diag.ports import TargetBusyError, TooLongError, UnknownNetworkError, UnreachableError
 from gateway.doip.messages import (
     ActivationRequest,
@@ -20,8 +21,8 @@ from gateway.doip.messages import (
     frame,
 )
 from gateway.doip.model import NodeLimits
-from gateway.errors import GatewayError, TransportError
-from tests.gateway.doip.support import ALL, BODY, MOTOR, MemoryRouter, Raw, running, section, until
+from gateway.errors import GatewayError, NotNowError, TransportError
+from tests.gateway.doip.support import ALL, BODY, MOTOR, MemoryRouter, MemorySession, Raw, running, section, until
 
 pytestmark = pytest.mark.anyio
 TESTER = 0x0E80
@@ -278,6 +279,22 @@ async def test_a_router_that_ends_the_session_ends_the_connection() -> None:
         assert await raw.is_closed()
         assert node.statistics().closed == {"router": 1}
         await raw.aclose()
+
+
+async def test_a_router_that_takes_no_more_testers_costs_that_tester_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(tester: ports.Tester) -> MemorySession:
+        if tester.address == TESTER:
+            raise NotNowError("full")
+        return MemoryRouter.open_session(router, tester)
+
+    router = MemoryRouter()
+    monkeypatch.setattr(router, "open_session", refuse)
+    async with running(section(), router) as node:
+        refused, other = await activated(node), await activated(node, TESTER + 1)
+        assert await refused.is_closed()
+        assert await other.ask(Diagnostic(TESTER + 1, MOTOR, b"\x3e\x80")) == DiagnosticAck(MOTOR, TESTER + 1)
+        for raw in (refused, other):
+            await raw.aclose()
 
 
 async def test_stopping_ends_all_connections_and_sessions() -> None:
