@@ -33,6 +33,9 @@ from gateway.wire.samples import Event
 
 log = logging.getLogger(__name__)
 
+#: How long the last flush may wait for disk and outlet.
+LAST_FLUSH_S = 5.0
+
 
 class Outlet(Protocol):
     """What the component needs of ``gateway.telemetry.outlet.EventOutlet``."""
@@ -76,7 +79,7 @@ class DtcComponent:
         repeat_s: a DTC that flaps is reported at most this often; what happened between is merged and counted.
     """
 
-    name, drain_s, optional = "dtc", 5.0, False
+    name, drain_s, optional = "dtc", 0.0, False  # a source: asked to stop, it stores and tells what it has
 
     def __init__(
         self,
@@ -125,7 +128,7 @@ class DtcComponent:
                 await anyio.sleep(self._flush_s)
         finally:
             self.engine.end()
-            with anyio.move_on_after(self.drain_s, shield=True):
+            with anyio.move_on_after(LAST_FLUSH_S, shield=True):
                 await self.flush(everything=True)
             if self._store is not None:
                 with anyio.CancelScope(shield=True):
