@@ -14,9 +14,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from itertools import groupby
 
-from gateway.can.link import CanFrame, CanId, LinkBusyError
-from gateway.can.link_table import ListenerTable, check_frame
+from gateway.can.link import CanFrame, CanId, Handler, LinkBusyError
+from gateway.can.link_table import EXTENDED_FLAG, ListenerTable, ManyHandler, check_frame
 from gateway.errors import TransportError
 
 #: What becomes of a frame of the named link: None drops it, a frame or several are delivered in its place.
@@ -51,6 +52,10 @@ class MemoryLink:
     def hear(self, ids: Collection[CanId] | None, handler: Callable[[CanFrame], None]) -> Callable[[], None]:
         """See ``CanLink``."""
         return self.table.add(ids, handler)
+
+    def hear_runs(self, ids: Collection[CanId], handler: Handler, many: ManyHandler) -> Callable[[], None]:
+        """As ``SocketCanLink.hear_runs``: frames of one sender and identifier that wait together."""
+        return self.table.add(ids, handler, many)
 
     async def aclose(self) -> None:
         """See ``CanLink``."""
@@ -114,10 +119,13 @@ class MemoryBus:
         self._scheduled = False
         queue, self._queue = self._queue, deque()
         now_ns = time.time_ns()
-        for sender, frame in queue:
-            heard = frame._replace(timestamp_ns=now_ns)
+        for (sender, can_id, extended), run in groupby(queue, lambda item: (item[0], item[1].can_id, item[1].extended)):
+            frames = [frame._replace(timestamp_ns=now_ns) for _, frame in run]
+            word = can_id | EXTENDED_FLAG if extended else can_id
             for link in tuple(self._links):
-                if link is not sender:
-                    link.table.dispatch(heard)
-                elif link.own:
-                    link.table.dispatch(heard._replace(is_own=True))
+                if link is sender and not link.own:
+                    continue
+                if len(frames) > 1 and link.table.dispatch_run(word, [frame.data for frame in frames]):
+                    continue
+                for frame in frames:
+                    link.table.dispatch(frame._replace(is_own=True) if link is sender else frame)

@@ -19,7 +19,7 @@ import msgspec
 
 from dbc.frames import BRS, ERROR, EXTENDED, FD, REMOTE
 from gateway.can.link import CanFrame, CanId, LinkBusyError
-from gateway.can.link_table import EXTENDED_FLAG, ListenerTable, check_frame
+from gateway.can.link_table import ListenerTable, check_frame
 from gateway.can.multicast import open_group, parse_channel, parse_datagram
 from gateway.errors import TransportError
 
@@ -159,9 +159,5 @@ class MulticastLink:
         can_id, flags, _, data = row
         if flags & (ERROR | REMOTE) or (flags & FD and not self._fd):
             return
-        extended = bool(flags & EXTENDED)
-        handlers = self._table.handlers(can_id | EXTENDED_FLAG if extended else can_id)
-        if handlers:
-            frame = CanFrame(can_id, data, extended, bool(flags & FD), bool(flags & BRS), now_ns, is_own)
-            for handler in handlers:
-                handler(frame)
+        extended, fd, brs = bool(flags & EXTENDED), bool(flags & FD), bool(flags & BRS)
+        self._table.dispatch(CanFrame(can_id, data, extended, fd, brs, now_ns, is_own))

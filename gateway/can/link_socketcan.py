@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Collection
 
 from gateway.can import messages
-from gateway.can.link import CanFrame, CanId, LinkBusyError
-from gateway.can.link_batch import FrameBuffers
-from gateway.can.link_table import ERROR_FLAG, EXTENDED_FLAG, REMOTE_FLAG, ListenerTable, check_frame
+from gateway.can.link import CanFrame, CanId, Handler, LinkBusyError
+from gateway.can.link_batch import MSG_CONFIRM, FrameBuffers, Heard, SendBuffers
+from gateway.can.link_table import ERROR_FLAG, EXTENDED_FLAG, REMOTE_FLAG, ListenerTable, ManyHandler, check_frame
 from gateway.errors import TransportError
 
 MAX_FILTERS = 512  # CAN_RAW_FILTER_MAX
@@ -34,7 +34,6 @@ BUS_OFF, RESTARTED = 0x40, 0x100  # classes of error frames
 
 _classic = struct.Struct("=IB3x8s").pack
 _flexible = struct.Struct("=IBBxx64s").pack
-_word = struct.Struct("=I").unpack_from
 
 
 def interface_mtu(channel: str) -> int:
@@ -66,6 +65,7 @@ class SocketCanLink:
         self._loop = asyncio.get_running_loop()
         self._table = ListenerTable(self._set_filters)
         self._buffers = FrameBuffers(FRAMES_PER_WAKE)
+        self._send_buffers: dict[bool, SendBuffers] = {}  # by whether FD
         self._is_reading, self._wake_ns = False, 0
         self._reopening: asyncio.TimerHandle | None = None
         self._bus_off = self._closed = False
@@ -111,22 +111,60 @@ class SocketCanLink:
             return lambda data: send_raw(_flexible(word, len(data), flags, data))
         return lambda data: send_raw(_classic(word, len(data), data))
 
+    def prepare_many(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[list[bytes]], int]:
+        """As ``prepare`` for several payloads in a row; returns how many were sent, at least one.
+
+        Raises as ``send`` when not even the first was sent.
+        """
+        word, flags = can_id | EXTENDED_FLAG if extended else can_id, CANFD_BRS if brs else 0
+        buffers = self._send_buffers.get(fd)
+        if buffers is None:
+            buffers = self._send_buffers[fd] = SendBuffers(FRAMES_PER_WAKE, 72 if fd else 16)
+        send = buffers.send
+
+        def transmit(payloads: list[bytes]) -> int:
+            if fd:
+                raws = [_flexible(word, len(data), flags, data) for data in payloads]
+            else:
+                raws = [_classic(word, len(data), data) for data in payloads]
+            sock = self._ready()
+            try:
+                return send(sock.fileno(), raws)
+            except OSError as error:
+                raise self._refusal(error) from error
+
+        return transmit
+
     def send_raw(self, raw: bytes) -> None:
         """Send a ``struct can_frame`` or ``canfd_frame`` that is known to be sound; else as ``send``."""
+        sock = self._ready()
+        try:
+            sock.send(raw)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _ready(self) -> socket.socket:
         if self._socket is None or self._bus_off:
             raise TransportError(f"{self._channel}: {'the bus is off' if self._bus_off else 'not open'}")
-        try:
-            self._socket.send(raw)
-        except OSError as error:
-            if error.errno in (errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM):
-                raise LinkBusyError(f"{self._channel}: the queue is full") from error
-            if error.errno in (errno.ENODEV, errno.ENXIO):
-                self._lose()
-            raise TransportError(f"{self._channel}: {error.strerror or error}") from error
+        return self._socket
+
+    def _refusal(self, error: OSError) -> TransportError:
+        if error.errno in (errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM):
+            return LinkBusyError(f"{self._channel}: the queue is full")
+        if error.errno in (errno.ENODEV, errno.ENXIO):
+            self._lose()
+        return TransportError(f"{self._channel}: {error.strerror or error}")
 
     def hear(self, ids: Collection[CanId] | None, handler: Callable[[CanFrame], None]) -> Callable[[], None]:
         """See ``CanLink``."""
         return self._table.add(ids, handler)
+
+    def hear_runs(self, ids: Collection[CanId], handler: Handler, many: ManyHandler) -> Callable[[], None]:
+        """As ``hear``, for who can take several frames of one identifier that wait together at once.
+
+        ``many`` gets their payloads; ``handler`` gets frames that came alone or among others.
+        """
+        return self._table.add(ids, handler, many)
 
     async def aclose(self) -> None:
         """See ``CanLink``."""
@@ -214,26 +252,36 @@ class SocketCanLink:
         self._is_reading = True
         try:
             # What does not fit waits for the loop's next turn.
-            for raw, at_ns, is_own in self._buffers.receive(self._socket.fileno()):
-                self._take(raw, at_ns, is_own)
+            heard = self._buffers.receive(self._socket.fileno())
+            if heard is not None:
+                self._hand_on(heard)
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.ENXIO):
                 self._lose()
         finally:
             self._is_reading, self._wake_ns = False, 0
 
-    def _take(self, raw: bytes, at_ns: int, is_own: bool) -> None:
-        (word,) = _word(raw)
-        if word & (ERROR_FLAG | REMOTE_FLAG):
-            if word & ERROR_FLAG:
-                self._bus_off = bool(word & BUS_OFF)
+    def _hand_on(self, heard: Heard) -> None:
+        words, payloads = heard.words, heard.payloads
+        first = words[0]
+        is_run = len(words) > 1 and not self._own and words.count(first) == len(words)
+        if is_run and not first & (ERROR_FLAG | REMOTE_FLAG) and self._table.dispatch_run(first, payloads):
+            self._bus_off = False
             return
-        self._bus_off = False
-        handlers = self._table.handlers(word)
-        if handlers:
-            fd = len(raw) == CANFD_MTU
-            brs = fd and bool(raw[5] & CANFD_BRS)
-            data = raw[8 : 8 + raw[4]]
-            frame = CanFrame(word & 0x1FFFFFFF, data, word >= EXTENDED_FLAG, fd, brs, at_ns or time.time_ns(), is_own)
-            for handler in handlers:
-                handler(frame)
+        stamps_ns = self._buffers.stamps_ns(len(words))
+        for n, word in enumerate(words):
+            if word & (ERROR_FLAG | REMOTE_FLAG):
+                if word & ERROR_FLAG:
+                    self._bus_off = bool(word & BUS_OFF)
+                continue
+            self._bus_off = False
+            entries = self._table.entries(word)
+            if entries:
+                fd, is_own = heard.sizes[n] == CANFD_MTU, bool(heard.message_flags[n] & MSG_CONFIRM)
+                frame = CanFrame(
+                    word & 0x1FFFFFFF, payloads[n], word >= EXTENDED_FLAG, fd,
+                    fd and bool(heard.frame_flags[n] & CANFD_BRS), stamps_ns[n] or time.time_ns(), is_own,
+                )  # fmt: skip
+                for entry in entries:
+                    if entry.is_active:
+                        entry.handler(frame)

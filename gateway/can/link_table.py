@@ -31,70 +31,91 @@ def check_frame(frame: CanFrame, *, fd: bool) -> None:
         raise ValueError(f"a frame cannot have {length} bytes")
 
 
+#: Called instead of a ``Handler`` with the payloads of several frames of one identifier that waited together.
+ManyHandler = Callable[[list[bytes]], None]
+
+
+class Entry:
+    """One who hears. Ended entries may still be in a tuple that is being gone through; they are called no more."""
+
+    __slots__ = ("handler", "is_active", "many")
+
+    def __init__(self, handler: Handler, many: ManyHandler | None) -> None:
+        self.handler, self.many, self.is_active = handler, many, True
+
+
 class ListenerTable:
     """Handlers by identifier. ``changed`` is called whenever ``words`` may have changed."""
 
     def __init__(self, changed: Callable[[], None] | None = None) -> None:
-        self._handlers: dict[int, tuple[Handler, ...]] = {}
-        self._everything: tuple[Handler, ...] = ()
+        self._entries: dict[int, tuple[Entry, ...]] = {}
+        self._everything: tuple[Entry, ...] = ()
         self._changed = changed
 
     @property
     def words(self) -> list[int] | None:
         """The identifiers heard, with ``EXTENDED_FLAG``; None: all."""
-        return None if self._everything else sorted(self._handlers)
+        return None if self._everything else sorted(self._entries)
 
-    def handlers(self, word: int) -> tuple[Handler, ...]:
+    def entries(self, word: int) -> tuple[Entry, ...]:
         """Whom a frame concerns."""
-        found = self._handlers.get(word, ())
+        found = self._entries.get(word, ())
         return found + self._everything if self._everything else found
 
     def dispatch(self, frame: CanFrame) -> None:
         """Call whom it concerns."""
-        for handler in self.handlers(frame.can_id | EXTENDED_FLAG if frame.extended else frame.can_id):
-            handler(frame)
+        for entry in self.entries(frame.can_id | EXTENDED_FLAG if frame.extended else frame.can_id):
+            if entry.is_active:
+                entry.handler(frame)
+
+    def dispatch_run(self, word: int, payloads: list[bytes]) -> bool:
+        """Hand several frames of one identifier over at once; False where someone wants them one by one."""
+        entries = self.entries(word)
+        if any(entry.many is None for entry in entries):
+            return False
+        for entry in entries:
+            if entry.is_active and entry.many is not None:
+                entry.many(payloads)
+        return True
 
     def clear(self) -> None:
         """Nobody hears anything any more."""
-        self._handlers.clear()
+        for entry in (*self._everything, *(e for entries in self._entries.values() for e in entries)):
+            entry.is_active = False
+        self._entries.clear()
         self._everything = ()
 
-    def add(self, ids: Collection[CanId] | None, handler: Handler) -> Callable[[], None]:
-        """See ``CanLink.hear``."""
+    def add(
+        self, ids: Collection[CanId] | None, handler: Handler, many: ManyHandler | None = None
+    ) -> Callable[[], None]:
+        """See ``CanLink.hear``; ``many`` as in ``ManyHandler``."""
         words = None if ids is None else {i | EXTENDED_FLAG if extended else i for i, extended in ids}
-        active = True
-        # An entry of its own for each call, so that ending one leaves an equal handler of another in place.
-
-        def entry(frame: CanFrame) -> None:
-            if active:
-                handler(frame)
-
+        entry = Entry(handler, many)
         if words is None:
             self._everything += (entry,)
         else:
             for word in words:
-                self._handlers[word] = (*self._handlers.get(word, ()), entry)
+                self._entries[word] = (*self._entries.get(word, ()), entry)
 
         def end() -> None:
-            nonlocal active
-            if active:
-                active = False
+            if entry.is_active:
+                entry.is_active = False
                 self._remove(words, entry)
                 self._tell()
 
         self._tell()
         return end
 
-    def _remove(self, words: set[int] | None, entry: Handler) -> None:
+    def _remove(self, words: set[int] | None, entry: Entry) -> None:
         if words is None:
-            self._everything = tuple(h for h in self._everything if h is not entry)
+            self._everything = tuple(e for e in self._everything if e is not entry)
             return
         for word in words:
-            left = tuple(h for h in self._handlers.get(word, ()) if h is not entry)
+            left = tuple(e for e in self._entries.get(word, ()) if e is not entry)
             if left:
-                self._handlers[word] = left
+                self._entries[word] = left
             else:
-                self._handlers.pop(word, None)
+                self._entries.pop(word, None)
 
     def _tell(self) -> None:
         if self._changed is not None:

@@ -147,7 +147,7 @@ class FunctionalListener:
     def _handler(self, address: Address) -> Callable[[CanFrame], None]:
         settings, extension = Settings(), address.tx_extension
         skip = 0 if extension is None else 1
-        receiver = Receiver(Framing(address, settings), settings, skip)
+        receiver = Receiver(Framing(address, settings), settings, extension)
 
         def handle(frame: CanFrame) -> None:
             data = frame.data

@@ -22,7 +22,7 @@ class Conversation:
         self._skip = 0 if self._extension is None else 1
         self.framing = Framing(address, settings)
         self.sender = Sender(self.framing, settings)
-        self.receiver = Receiver(self.framing, settings, self._skip)
+        self.receiver = Receiver(self.framing, settings, self._extension)
         self._offers_flow_control = False
 
     # --- from the bus ---
@@ -38,6 +38,19 @@ class Conversation:
         if len(data) >= at + 3:
             self.sender.flow_control(data[at] & 0x0F, data[at + 1], data[at + 2], now_ns)
         return NOTHING
+
+    def receive_run(self, payloads: list[bytes], now_ns: int) -> Events:
+        """Several frames that came together, as if each had gone through ``receive``; sending may come after all."""
+        events: Events = NOTHING
+        at, end = 0, len(payloads)
+        while at < end:
+            if self.receiver.is_active:
+                at = self.receiver.run(payloads, at, now_ns)
+                if at == end:
+                    break
+            events += self.receive(payloads[at], now_ns)
+            at += 1
+        return events
 
     def receive_single(self, data: bytes) -> bytes | None:
         """The message of a frame that is a valid single one while nothing is being received; else None.
@@ -70,6 +83,13 @@ class Conversation:
             return flow_control
         self._offers_flow_control = False
         return self.sender.offer(now_ns)
+
+    def burst(self, limit: int) -> list[bytes]:
+        """``Sender.burst``, unless flow control is to go first."""
+        if self.receiver.offer() is not None:
+            return []
+        self._offers_flow_control = False
+        return self.sender.burst(limit)
 
     def sent(self, now_ns: int) -> None:
         """The bus has taken what was offered last."""

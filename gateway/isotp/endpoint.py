@@ -36,11 +36,37 @@ def transmitter(link: CanLink, address: Address, settings: Settings) -> Callable
     return lambda data: link.send(CanFrame(can_id, data, extended, fd, brs))
 
 
+def transmitter_of_many(
+    link: CanLink, address: Address, settings: Settings, transmit: Callable[[bytes], None]
+) -> Callable[[list[bytes]], int]:
+    """What sends payloads in a row and returns how many were taken, at least one; raises when not even the first."""
+    fd = settings.tx_dl > 8
+    prepare = getattr(link, "prepare_many", None)
+    if prepare is not None:
+        found: Callable[[list[bytes]], int] = prepare(
+            address.tx_id, extended=address.extended_id, fd=fd, brs=fd and settings.brs
+        )
+        return found
+
+    def one_by_one(payloads: list[bytes]) -> int:
+        for n, payload in enumerate(payloads):
+            try:
+                transmit(payload)
+            except TransportError:
+                if n:
+                    return n  # told when the rest is offered again
+                raise
+        return len(payloads)
+
+    return one_by_one
+
+
 class Endpoint:
     """One address on one link; a ``registry.SharedEndpoint``."""
 
     def __init__(self, link: CanLink, address: Address, settings: Settings) -> None:
         self._transmit = transmitter(link, address, settings)
+        self._transmit_many = transmitter_of_many(link, address, settings, self._transmit)
         self._core = Conversation(address, settings)
         self._loop = asyncio.get_running_loop()
         self._sinks: tuple[Sink, ...] = ()
@@ -54,7 +80,11 @@ class Endpoint:
         # Links may read the clock once for all frames they find waiting.
         self._wake_time_ns: Callable[[], int] = getattr(link, "wake_time_ns", self._now_ns)
         self._closed = False
-        self._unhear = link.hear([address.hears], self._on_frame)
+        hear_runs = getattr(link, "hear_runs", None)  # links may hand over at once what waits together
+        if hear_runs is None:
+            self._unhear = link.hear([address.hears], self._on_frame)
+        else:
+            self._unhear = hear_runs([address.hears], self._on_frame, self._on_run)
 
     def attach(self, sink: Sink) -> None:
         """Give it each message and failed reception from now on."""
@@ -131,6 +161,15 @@ class Endpoint:
         else:
             self._arm()
 
+    def _on_run(self, payloads: list[bytes]) -> None:
+        now_ns = self._wake_time_ns()
+        for event in self._core.receive_run(payloads, now_ns):
+            self._tell(event)
+        if self._core.has_work:
+            self._pump(now_ns)
+        else:
+            self._arm()
+
     def _tell(self, event: bytes | IsoTpError) -> None:
         for sink in self._sinks:
             sink(event)
@@ -139,37 +178,49 @@ class Endpoint:
         """Send what may be sent now, and see to it that the rest is sent when it may be."""
         if self._closed:
             return
-        core, transmit = self._core, self._transmit
         now_ns = self._now_ns() if now_ns is None else now_ns
-        pause_s: float | None = None
-        for _ in range(FRAMES_PER_TURN):
+        try:
+            pause_s = self._send_some(now_ns)
+        except LinkBusyError:
+            self._core.refused(now_ns)
+            pause_s = BUSY_RETRY_S
+        if pause_s is not None:
+            self._pump_again(pause_s)
+        self._settle()
+        self._arm()
+
+    def _send_some(self, now_ns: int) -> float | None:
+        """Returns after how many seconds there is more to send; None: not before something happens.
+
+        Raises:
+            LinkBusyError: the frame offered last was not taken.
+        """
+        core = self._core
+        sender = core.sender
+        left = FRAMES_PER_TURN
+        while left > 0:
             payload = core.offer(now_ns)
             if payload is None:
-                resume_ns = core.resume_ns
-                if resume_ns is not None:
-                    pause_s = (resume_ns - now_ns) / 1e9
-                break
+                return None if core.resume_ns is None else (core.resume_ns - now_ns) / 1e9
             try:
-                transmit(payload)
+                self._transmit(payload)
+                if sender.is_paced:
+                    now_ns = self._now_ns()  # STmin counts from here
+                core.sent(now_ns)
+                left -= 1
+                frames = core.burst(left)
+                if frames:
+                    count = self._transmit_many(frames)
+                    sender.sent_burst(count, now_ns)
+                    left -= count
             except LinkBusyError:
-                core.refused(now_ns)
-                pause_s = BUSY_RETRY_S
-                break
+                raise
             except TransportError as error:
                 failure = IsoTpError("link", str(error))
                 failure.__cause__ = error
                 for event in core.failed(failure):
                     self._tell(event)
-                continue
-            if core.sender.is_paced:
-                now_ns = self._now_ns()  # STmin counts from here
-            core.sent(now_ns)
-        else:
-            pause_s = 0.0
-        if pause_s is not None:
-            self._pump_again(pause_s)
-        self._settle()
-        self._arm()
+        return 0.0
 
     def _pump_again(self, pause_s: float) -> None:
         at_s = self._loop.time() + pause_s

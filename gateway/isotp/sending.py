@@ -88,6 +88,28 @@ class Sender:
             self._offered_to = end
         return self._offered
 
+    def burst(self, limit: int) -> list[bytes]:
+        """The consecutive frames that may be sent at once, up to ``limit``; none where each is to be offered singly."""
+        if self.state is not SendState.READY or self._gap_ns or self._offered:
+            return []
+        framing, offset, pdu, sequence = self._framing, self._offset, self._pdu, self._sequence
+        chunk, heads = framing.chunk_bytes, framing.consecutive
+        count = min(limit, self._block_left, -(-(len(pdu) - offset) // chunk))
+        end = offset + count * chunk
+        frames = [
+            heads[sequence + n & 0xF] + pdu[at : at + chunk] for n, at in enumerate(range(offset, end, chunk))
+        ]  # fmt: skip
+        if end > len(pdu):
+            frames[-1] = framing.pad(frames[-1])
+        return frames
+
+    def sent_burst(self, count: int, now_ns: int) -> None:
+        """The bus has taken the first ``count`` frames of a burst, one at least."""
+        self._offered_to = self._offset + count * self._framing.chunk_bytes
+        self._sequence += count - 1
+        self._block_left -= count - 1
+        self.sent(now_ns)
+
     def refused(self, now_ns: int) -> None:
         """The bus did not take the frame offered; N_As runs until it does."""
         if self.deadline_ns is None:

@@ -162,6 +162,72 @@ def test_what_is_sent_is_what_is_received(
         assert len(b.sent) == 1 + (frames - 1) // block_size
 
 
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.data(), st.sampled_from(["normal", "extended"]), st.integers(0, 5))
+def test_frames_that_come_together_are_taken_as_one_by_one(data: st.DataObject, name: str, block_size: int) -> None:
+    address = ADDRESSES[name]
+    extension = b"" if address.rx_extension is None else bytes([address.rx_extension])
+    its = Settings(max_message_bytes=LIMIT, block_size=block_size)
+    sender = Node(Settings(block_size=0), address.reversed())
+    sender.send(bytes(data.draw(st.integers(8, LIMIT))))
+    sender.hear(sender.core.framing.prefix + bytes.fromhex("300000"))
+    clean = sender.sent
+    payloads = [*clean]
+    for at in data.draw(st.lists(st.integers(0, len(clean)), max_size=3)):
+        payloads.insert(at, data.draw(frames(extension)).data)
+    alone, together = Node(its, address), Node(its, address)
+    for node in (alone, together):
+        node.core.sender.start(bytes(100))
+        node.core.sender.offer(node.now_ns)
+        node.core.sender.sent(node.now_ns)
+    for payload in payloads:
+        alone.take(alone.core.receive(payload, alone.now_ns))
+    together.take(together.core.receive_run(payloads, together.now_ns))
+    assert (together.received, together.errors) == (alone.received, alone.errors)
+    assert together.core.deadline_ns == alone.core.deadline_ns
+    assert together.core.receiver.offer() == alone.core.receiver.offer()
+    state = [
+        (r.is_active, bytes(r._message), r._total, r._sequence, r._block_left)
+        for r in (together.core.receiver, alone.core.receiver)
+    ]
+    assert state[0] == state[1]
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    st.sampled_from(sorted(ADDRESSES)), st.sampled_from([8, 64]), st.integers(65, 2000), st.integers(0, 20),
+    st.lists(st.integers(1, 70), min_size=1, max_size=8), st.data(),
+)  # fmt: skip
+def test_a_burst_is_the_frames_that_would_be_offered_one_by_one(
+    name: str, tx_dl: int, length: int, block_size: int, limits: list[int], data: st.DataObject
+) -> None:
+    address = ADDRESSES[name]
+    its = Settings(tx_dl=tx_dl, max_message_bytes=5000)
+    alone, together = Node(its, address), Node(its, address)
+    message = bytes(i & 0xFF for i in range(length))
+    flow_control = together.core.address.reversed()
+    peer = Node(its, flow_control)
+    clear = peer.core.framing.flow_control(0, block_size, 0)
+    for node in (alone, together):
+        node.core.sender.start(message)
+        node.core.offer(node.now_ns)
+        node.core.sent(node.now_ns)
+    sent: list[bytes] = []
+    rounds = 0
+    while not together.core.sender.has_outcome:
+        alone.hear(clear)
+        together.core.receive(clear, together.now_ns)
+        while burst := together.core.burst(limits[rounds % len(limits)]):
+            taken = data.draw(st.integers(1, len(burst)))
+            together.core.sender.sent_burst(taken, together.now_ns)
+            sent += burst[:taken]
+            rounds += 1
+            assert (together.core.sender._offset, together.core.sender._sequence) != (0, 0)
+    assert sent == alone.sent
+    assert alone.outcome is True
+    assert together.core.sender.take_outcome() is True
+
+
 def test_memory_stays_bounded_when_receptions_never_end() -> None:
     node = Node(Settings(max_message_bytes=0xFFFFFFFF))
     for n in range(2000):
