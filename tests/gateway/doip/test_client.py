@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -31,9 +32,22 @@ from gateway.doip.messages import (
     encode,
 )
 from gateway.doip.model import Verdict
+from gateway.doip.tls import client_context
 from gateway.errors import TransportError
 from gateway.uds.channel import ChannelClosedError
-from tests.gateway.doip.support import ALL, BODY, MOTOR, VIN, MemoryRouter, Raw, facts, running, section, until
+from tests.gateway.doip.support import (
+    ALL,
+    BODY,
+    MOTOR,
+    VIN,
+    Certificates,
+    MemoryRouter,
+    Raw,
+    facts,
+    running,
+    section,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 TESTER = 0x0E80
@@ -316,3 +330,24 @@ async def test_a_flood_of_answers_is_bounded_and_counted_and_strangers_are_ignor
         assert heard == [AliveCheckResponse(TESTER)]
         assert (motor.dropped, motor.drain()) == (290, 10)
         await connection.aclose()
+
+
+async def test_tls_with_and_without_the_certificate_that_is_demanded(tmp_path: Path) -> None:
+    files = Certificates(tmp_path)
+    config = section(tls_port=0, tls_certificate=files.node, tls_key=files.node_key, tls_client_ca=files.ca)
+    router = MemoryRouter()
+    async with running(config, router) as node:
+        port = node.tls_port or 0
+        mutual = client_context(files.ca, files.tester, files.tester_key)
+        settings = ClientSettings(activation_type=0xE0, version=3)
+        connection = await DoipConnection.open("127.0.0.1", port, TESTER, tls=mutual, settings=settings)
+        motor = connection.channel(MOTOR)
+        await motor.send(b"\x36" + bytes(4000))
+        assert [await motor.receive(), await motor.receive()] == [b"\x7f\x36\x78", b"\x76\x00"]
+        assert [(t.name, t.is_secure) for t in router.testers] == [("workshop 7", True)]
+        await connection.aclose()
+        (tmp_path / "other").mkdir()
+        strange = client_context(Certificates(tmp_path / "other").ca)
+        for context in (client_context(files.ca), strange):
+            with pytest.raises(TransportError):
+                await DoipConnection.open("127.0.0.1", port, TESTER, tls=context)
