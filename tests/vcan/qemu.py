@@ -35,11 +35,11 @@ _INIT = """\
 for module in {modules}; do
     /bin/busybox insmod /modules/$module.ko || echo "no module $module"
 done
-/bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose root /root || \
+/bin/busybox mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose root /host || \
     /bin/busybox poweroff -f
-/bin/busybox mount --move /dev /root/dev
+/bin/busybox mount --move /dev /host/dev
 /bin/busybox umount /proc
-exec /bin/busybox switch_root /root $OUTRIDER_INIT
+exec /bin/busybox switch_root /host $OUTRIDER_INIT
 """
 
 
@@ -127,7 +127,7 @@ def _unpacked(package: str, folder: Path) -> Path:
 def _initramfs(root: Path, busybox: Path) -> bytes:
     modules = {path.name.split(".ko")[0].replace("_", "-"): path for path in root.rglob("*.ko*")}
     archive = _Cpio()
-    for name in ("bin", "modules", "root", "proc", "dev"):
+    for name in ("bin", "modules", "host", "proc", "dev"):
         archive.add(name, b"", stat.S_IFDIR | 0o755)
     archive.add("bin/busybox", busybox.read_bytes(), stat.S_IFREG | 0o755)
     for name in MODULES:
