@@ -38,6 +38,8 @@ from gateway.dtc.scalar import NAN, Present, Reader, compile_condition
 
 MAX_GAP_NS = 2_000_000_000
 BACK_NS = 1_000_000_000
+#: The ignition must be off for so long: a line that flickers while the car starts makes no cycles.
+IGNITION_OFF_NS = 1_000_000_000
 #: Frames with checksums or counters that wait for the next look; more are judged at once.
 MAX_UNVERIFIED = 4096
 _STALE_CYCLES = 5
@@ -110,7 +112,7 @@ class MonitorEngine:
         self._utc_ns = 0  # of the look under way
         self._next_look_ns = 0
         self._is_begun = False
-        self._ignition_unknown_ns = 0
+        self._ignition_told_ns = self._ignition_on_ns = 0  # when it was last known, and last on
         self.looks = 0
 
     def _runner(self, rule: MonitorRule) -> _Runner:
@@ -294,13 +296,15 @@ class MonitorEngine:
             return
         is_on = self._state.is_ignition_on
         if is_on is not None:
-            self._ignition_unknown_ns = at_ns
-        if is_on and not self.memory.is_cycle_running:
-            self._begin_cycle()
-        elif self.memory.is_cycle_running and (
-            is_on is False or at_ns - self._ignition_unknown_ns > self.rules.cycle_end_ns
-        ):
-            self.memory.end_cycle()
+            self._ignition_told_ns = at_ns
+        if is_on:
+            self._ignition_on_ns = at_ns
+            if not self.memory.is_cycle_running:
+                self._begin_cycle()
+        elif self.memory.is_cycle_running:
+            is_off = is_on is False and at_ns - self._ignition_on_ns >= IGNITION_OFF_NS
+            if is_off or at_ns - self._ignition_told_ns > self.rules.cycle_end_ns:
+                self.memory.end_cycle()
 
     def _begin_cycle(self) -> None:
         for runner in self._runners:

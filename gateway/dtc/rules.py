@@ -126,6 +126,11 @@ class Rules:
         """Of all monitors, in the file's order."""
         return tuple(m.definition for m in self.monitors)
 
+    @property
+    def ecus(self) -> frozenset[str]:
+        """Names of the ECUs whose silence is watched; whoever configures the poller should know them all."""
+        return frozenset(m.test.ecu for m in self.monitors if isinstance(m.test, EcuTest))
+
 
 NO_RULES = Rules(period_ns=100 * _MS, stale_ns=1000 * _MS, cycle_end_ns=10_000 * _MS, monitors=())
 

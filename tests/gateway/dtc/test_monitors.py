@@ -325,9 +325,20 @@ def test_ignition_begins_and_ends_operation_cycles() -> None:
         car.run(2000)
         assert car.engine.memory.cycles == cycle
         car.key = 0
-        car.run(1000)
+        car.run(2000)
         assert not car.engine.memory.is_cycle_running
     assert car.status & 0x08, "failed in two cycles"
+
+
+def test_a_flickering_ignition_makes_no_cycles() -> None:
+    car = Car('kind = "range"\nsignal = "X"\nmax = 5.0', ignition=True).run(1000)
+    for _ in range(10):
+        car.key = 0
+        car.run(500)
+        car.key = 1
+        car.run(300)
+    assert car.engine.memory.cycles == 1
+    assert car.engine.memory.is_cycle_running
 
 
 def test_the_cycle_ends_when_the_ignition_is_unknown_for_long() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
 from dbc.manifest import Manifest
+from gateway.dtc import rulefile
+from gateway.dtc.model import Debounce
 from gateway.dtc.rulefile import parse_rules_file
 from gateway.dtc.rules import MissingTest, RangeTest, load_rules, resolve_rules
 from gateway.errors import ConfigError
 from simulator.cli_common import vehicle_manifest
 from tests.gateway.dtc.drive import EXAMPLE
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +116,19 @@ def test_any_text_is_rules_or_a_config_error(text: str | bytes) -> None:
     assert all(m.dtc for m in file.monitor)
 
 
+def test_the_reference_names_every_key() -> None:
+    text = (ROOT / "docs" / "reference" / "monitor-rules.md").read_text(encoding="utf-8")
+    engine = (ROOT / "docs" / "reference" / "dtc-engine.md").read_text(encoding="utf-8")
+    kinds = get_args(rulefile.Monitor)
+    keys = {key for struct in (*kinds, rulefile.Defaults, rulefile.RulesFile) for key in struct.__struct_fields__}
+    assert {key for key in keys - {"defaults", "monitor"} if f"`{key}`" not in text} == set()
+    assert {kind.__struct_config__.tag for kind in kinds if f"`{kind.__struct_config__.tag}`" not in text} == set()
+    assert {key for key in Debounce.__struct_fields__ if f"`{key}`" not in engine} == {"kind"}
+
+
 def test_the_example_is_sound_and_large_enough_to_learn_from(manifest: Manifest) -> None:
     rules = load_rules(EXAMPLE, manifest)
     assert len(rules.monitors) >= 12
     assert len({type(m.test) for m in rules.monitors}) == 7, "it shows every kind"
+    assert rules.ecus == {"body"}
     assert all(d.text.endswith(".") and d.name for d in rules.definitions)
