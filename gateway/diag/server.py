@@ -219,7 +219,7 @@ class GatewayServer:
             if number == ACTIVE_SESSION:
                 answer += data[at : at + 2] + bytes([self._session(key)])
             elif (identifier := self._identifiers.get(number)) is not None:
-                answer += data[at : at + 2] + identifier.read()
+                answer += data[at : at + 2] + _read(identifier)
         if not answer:
             raise Refused(OUT_OF_RANGE)
         return answer
@@ -253,6 +253,14 @@ class GatewayServer:
                 for code, d in memory.definitions.items()
             },
         }  # fmt: skip
+
+
+def _read(identifier: DataIdentifier) -> bytes:
+    try:
+        return identifier.read()
+    except Exception as error:  # whoever gave the identifier is at fault; the tester gets an answer all the same
+        log.exception("identifier_failed", extra={"identifier": f"{identifier.number:04X}"})
+        raise Refused(CONDITIONS) from error
 
 
 def _live_signals(engine: MonitorEngine) -> dict[str, DataIdentifier]:

@@ -440,6 +440,16 @@ def test_too_many_identifiers_and_too_long_answers(rig: Rig) -> None:
     assert wide.ask("22" + "fd10" * 21) == "7f2214"
 
 
+def test_an_identifier_that_cannot_be_read_is_22() -> None:
+    def broken() -> bytes:
+        raise OSError("disk gone")
+
+    rig = Rig()
+    bad = DataIdentifier(number=0xFD11, name="broken", read=broken)
+    rig.server._identifiers = {**rig.server._identifiers, 0xFD11: bad}
+    assert rig.ask("22 f1 86 fd 11") == "7f2222"
+
+
 def test_it_answers_exactly_what_it_declares(rig: Rig) -> None:
     declared = rig.server.describe()
     services = declared["services"]
