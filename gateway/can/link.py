@@ -7,7 +7,7 @@ therefore have sockets of their own. A link belongs to one asyncio event loop an
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from gateway.errors import TransportError
 
@@ -63,3 +63,40 @@ class CanLink(Protocol):
 
     async def aclose(self) -> None:
         """Release the bus; handlers are called no more. Idempotent."""
+
+
+#: Gets the payloads of several frames of one identifier that were found waiting together.
+ManyHandler = Callable[[list[bytes]], None]
+
+
+@runtime_checkable
+class QuickSending(Protocol):
+    """What a link may also offer: sending without building a ``CanFrame`` each time."""
+
+    def prepare(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[bytes], None]:
+        """What sends frames of this identifier and kind with a given payload, whose length is known to be right.
+
+        Raises as ``CanLink.send``.
+        """
+
+    def prepare_many(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[list[bytes]], int]:
+        """As ``prepare`` for several payloads in a row; returns how many were sent, at least one.
+
+        Raises as ``CanLink.send`` when not even the first was sent.
+        """
+
+
+@runtime_checkable
+class RunHearing(Protocol):
+    """What a link may also offer: handing over at once what waits together."""
+
+    def hear_runs(self, ids: Collection[CanId], handler: Handler, many: ManyHandler) -> Callable[[], None]:
+        """As ``CanLink.hear``; several frames of one identifier in a row may go to ``many`` instead of ``handler``."""
+
+
+@runtime_checkable
+class WakeTime(Protocol):
+    """What a link may also offer: a clock that is read once for all frames found waiting together."""
+
+    def wake_time_ns(self) -> int:
+        """The event loop's time in nanoseconds; within a handler that of the wake which found the frame."""

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 
-from gateway.can.link import CanFrame, CanId, Handler, LinkBusyError
-from gateway.can.link_table import EXTENDED_FLAG, ListenerTable, ManyHandler, check_frame
+from gateway.can.link import CanFrame, CanId, Handler, LinkBusyError, ManyHandler
+from gateway.can.link_table import EXTENDED_FLAG, ListenerTable, check_frame
 from gateway.errors import TransportError
 
 #: What becomes of a frame of the named link: None drops it, a frame or several are delivered in its place.
@@ -54,7 +54,7 @@ class MemoryLink:
         return self.table.add(ids, handler)
 
     def hear_runs(self, ids: Collection[CanId], handler: Handler, many: ManyHandler) -> Callable[[], None]:
-        """As ``SocketCanLink.hear_runs``: frames of one sender and identifier that wait together."""
+        """See ``RunHearing``."""
         return self.table.add(ids, handler, many)
 
     async def aclose(self) -> None:

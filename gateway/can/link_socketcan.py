@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Collection
 
 from gateway.can import messages
-from gateway.can.link import CanFrame, CanId, Handler, LinkBusyError
+from gateway.can.link import CanFrame, CanId, Handler, LinkBusyError, ManyHandler
 from gateway.can.link_batch import MSG_CONFIRM, FrameBuffers, Heard, SendBuffers
-from gateway.can.link_table import ERROR_FLAG, EXTENDED_FLAG, REMOTE_FLAG, ListenerTable, ManyHandler, check_frame
+from gateway.can.link_table import ERROR_FLAG, EXTENDED_FLAG, REMOTE_FLAG, ListenerTable, check_frame
 from gateway.errors import TransportError
 
 MAX_FILTERS = 512  # CAN_RAW_FILTER_MAX
@@ -48,7 +48,7 @@ def interface_mtu(channel: str) -> int:
 
 
 class SocketCanLink:
-    """See ``CanLink``."""
+    """See ``CanLink``; also ``QuickSending``, ``RunHearing`` and ``WakeTime``."""
 
     def __init__(self, channel: str, *, fd: bool = True, own: bool = False) -> None:
         """Open the interface.
@@ -101,10 +101,7 @@ class SocketCanLink:
             self.send_raw(_classic(word, len(frame.data), frame.data))
 
     def prepare(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[bytes], None]:
-        """What sends frames of this identifier and kind with a given payload, whose length is known to be right.
-
-        Quicker than ``send`` and raises what that does.
-        """
+        """See ``QuickSending``."""
         check_frame(CanFrame(can_id, b"", extended, fd, brs), fd=self._fd)
         word, flags, send_raw = can_id | EXTENDED_FLAG if extended else can_id, CANFD_BRS if brs else 0, self.send_raw
         if fd:
@@ -112,10 +109,7 @@ class SocketCanLink:
         return lambda data: send_raw(_classic(word, len(data), data))
 
     def prepare_many(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[list[bytes]], int]:
-        """As ``prepare`` for several payloads in a row; returns how many were sent, at least one.
-
-        Raises as ``send`` when not even the first was sent.
-        """
+        """See ``QuickSending``."""
         word, flags = can_id | EXTENDED_FLAG if extended else can_id, CANFD_BRS if brs else 0
         buffers = self._send_buffers.get(fd)
         if buffers is None:
@@ -160,10 +154,7 @@ class SocketCanLink:
         return self._table.add(ids, handler)
 
     def hear_runs(self, ids: Collection[CanId], handler: Handler, many: ManyHandler) -> Callable[[], None]:
-        """As ``hear``, for who can take several frames of one identifier that wait together at once.
-
-        ``many`` gets their payloads; ``handler`` gets frames that came alone or among others.
-        """
+        """See ``RunHearing``."""
         return self._table.add(ids, handler, many)
 
     async def aclose(self) -> None:
@@ -238,7 +229,7 @@ class SocketCanLink:
     # --- reading ---
 
     def wake_time_ns(self) -> int:
-        """The event loop's time, read once for all frames that were found waiting together."""
+        """See ``WakeTime``."""
         if self._wake_ns:
             return self._wake_ns
         now_ns = int(self._loop.time() * 1e9)

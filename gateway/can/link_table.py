@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from gateway.can.link import CanFrame, CanId, Handler
+from gateway.can.link import CanFrame, CanId, Handler, ManyHandler
 
 #: How SocketCAN marks a 29-bit identifier; our tables are keyed by ``identifier | EXTENDED_FLAG``.
 EXTENDED_FLAG = 0x80000000
@@ -29,10 +29,6 @@ def check_frame(frame: CanFrame, *, fd: bool) -> None:
             raise ValueError(f"an FD frame cannot have {length} bytes")
     elif length > 8:
         raise ValueError(f"a frame cannot have {length} bytes")
-
-
-#: Called instead of a ``Handler`` with the payloads of several frames of one identifier that waited together.
-ManyHandler = Callable[[list[bytes]], None]
 
 
 class Entry:
@@ -88,7 +84,7 @@ class ListenerTable:
     def add(
         self, ids: Collection[CanId] | None, handler: Handler, many: ManyHandler | None = None
     ) -> Callable[[], None]:
-        """See ``CanLink.hear``; ``many`` as in ``ManyHandler``."""
+        """See ``CanLink.hear`` and ``RunHearing``."""
         words = None if ids is None else {i | EXTENDED_FLAG if extended else i for i, extended in ids}
         entry = Entry(handler, many)
         if words is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.can.link import CanFrame, CanLink, LinkBusyError
+from gateway.can.link import CanFrame, CanLink, LinkBusyError, QuickSending, RunHearing, WakeTime
 from gateway.errors import TransportError
 from gateway.isotp.conversation import Conversation
 from gateway.isotp.model import Address, IsoTpError, Settings
@@ -29,10 +29,8 @@ def transmitter(link: CanLink, address: Address, settings: Settings) -> Callable
     brs = fd and settings.brs
     if fd and not link.fd:
         raise TransportError(f"{link.name} has no CAN FD, which tx_dl {settings.tx_dl} needs")
-    prepare = getattr(link, "prepare", None)  # links may have a quicker way
-    if prepare is not None:
-        found: Callable[[bytes], None] = prepare(can_id, extended=extended, fd=fd, brs=brs)
-        return found
+    if isinstance(link, QuickSending):
+        return link.prepare(can_id, extended=extended, fd=fd, brs=brs)
     return lambda data: link.send(CanFrame(can_id, data, extended, fd, brs))
 
 
@@ -41,12 +39,8 @@ def transmitter_of_many(
 ) -> Callable[[list[bytes]], int]:
     """What sends payloads in a row and returns how many were taken, at least one; raises when not even the first."""
     fd = settings.tx_dl > 8
-    prepare = getattr(link, "prepare_many", None)
-    if prepare is not None:
-        found: Callable[[list[bytes]], int] = prepare(
-            address.tx_id, extended=address.extended_id, fd=fd, brs=fd and settings.brs
-        )
-        return found
+    if isinstance(link, QuickSending):
+        return link.prepare_many(address.tx_id, extended=address.extended_id, fd=fd, brs=fd and settings.brs)
 
     def one_by_one(payloads: list[bytes]) -> int:
         for n, payload in enumerate(payloads):
@@ -77,14 +71,12 @@ class Endpoint:
         self._pump_timer: asyncio.TimerHandle | None = None  # for STmin, a busy link, and long blocks
         self._pump_at_s = 0.0
         self._single_bytes = self._core.framing.single_bytes
-        # Links may read the clock once for all frames they find waiting.
-        self._wake_time_ns: Callable[[], int] = getattr(link, "wake_time_ns", self._now_ns)
+        self._wake_time_ns = link.wake_time_ns if isinstance(link, WakeTime) else self._now_ns
         self._closed = False
-        hear_runs = getattr(link, "hear_runs", None)  # links may hand over at once what waits together
-        if hear_runs is None:
-            self._unhear = link.hear([address.hears], self._on_frame)
+        if isinstance(link, RunHearing):
+            self._unhear = link.hear_runs([address.hears], self._on_frame, self._on_run)
         else:
-            self._unhear = hear_runs([address.hears], self._on_frame, self._on_run)
+            self._unhear = link.hear([address.hears], self._on_frame)
 
     def attach(self, sink: Sink) -> None:
         """Give it each message and failed reception from now on."""
@@ -134,9 +126,10 @@ class Endpoint:
                     self._waiter = Wake(self._loop)
                     await self._waiter
                     outcome = sender.take_outcome()
-            finally:
+            finally:  # also if the caller was cancelled
                 self._waiter = None
-                sender.abort(IsoTpError("aborted"))  # if the caller was cancelled
+                sender.abort(IsoTpError("aborted"))
+                sender.take_outcome()
             if outcome is None:
                 raise ChannelClosedError("the channel was closed")
             if outcome is not True:
