@@ -1,25 +1,27 @@
 """Names and layouts of the ECUs' identifiers, from the JSON that ``outrider sim describe --json`` prints.
 
-Of each ECU its ``dids`` are used: ``{"0102": {"name": …, "bytes": 4, "fields": [{"bytes", "encoding", "scale",
-"offset", "unit", "values"}]}}``. Everything else is ignored, so that any tool may write the file. Identifiers of many
-fields are told as bytes.
+Of each ECU its ``dids`` are used: ``{"0102": {"name": …, "bytes": 4, "fields": [{"name", "bytes", "encoding", "scale",
+"offset", "unit", "values"}]}}``. Everything else is ignored, so that any tool may write the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast, get_args
 
 import msgspec
 
-from gateway.diag.poll_details import USUAL_EXTENDED, DidLayout, EcuLayout
+from gateway.diag.poll_details import USUAL_EXTENDED, Coding, DidLayout, EcuLayout
 from gateway.errors import ConfigError
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
+CODINGS = frozenset(get_args(Coding))
 
 
 class _Field(msgspec.Struct, frozen=True):
     bytes: int
+    name: str = ""
     encoding: str = "uint"
     scale: float = 1.0
     offset: float = 0.0
@@ -64,21 +66,27 @@ def load_descriptions(path: Path) -> Mapping[str, EcuLayout]:
 def _layout(ecu: _Ecu) -> EcuLayout:
     dids: dict[int, DidLayout] = {}
     for text, did in ecu.dids.items():
-        if did.bytes is None or did.bytes <= 0:
-            continue
+        lengths = [field.bytes for field in did.fields]
+        if did.bytes is None or sum(lengths) != did.bytes or min(lengths, default=0) <= 0:
+            continue  # its length is learnt by reading; its bytes are told as they are
         number = int(text, 16)
         name = did.name or f"{number:04X}"
-        field = did.fields[0] if len(did.fields) == 1 and did.fields[0].bytes == did.bytes else None
-        if field is None or field.encoding not in ("uint", "int", "ascii"):
-            continue  # its length is learnt by reading; its bytes are told as they are
-        dids[number] = DidLayout(
-            name=name,
-            length=did.bytes,
-            factor=field.scale,
-            offset=field.offset,
-            unit=field.unit,
-            is_signed=field.encoding == "int",
-            is_text=field.encoding == "ascii",
-            labels={int(raw, 0): label for raw, label in field.values.items()},
-        )
+        fields = tuple(_field(field) for field in did.fields)
+        if len(fields) == 1:
+            dids[number] = msgspec.structs.replace(fields[0], name=name)
+        else:
+            dids[number] = DidLayout(name=name, length=did.bytes, parts=fields)
     return EcuLayout(dids=dids, extended=USUAL_EXTENDED)
+
+
+def _field(field: _Field) -> DidLayout:
+    is_known = field.encoding in CODINGS and (field.encoding != "float32" or field.bytes == 4)
+    return DidLayout(
+        name=field.name,
+        length=field.bytes,
+        factor=field.scale,
+        offset=field.offset,
+        unit=field.unit,
+        coding=cast(Coding, field.encoding) if is_known else "hex",
+        labels={int(raw, 0): label for raw, label in field.values.items()},
+    )

@@ -7,7 +7,10 @@ learned is told as hexadecimal bytes.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -19,24 +22,43 @@ from gateway.uds.errors import MalformedAnswer, NegativeResponse, UnexpectedAnsw
 from gateway.uds.names import did_name
 from gateway.wire.dtc import DtcReport, Snapshot, SnapshotValue
 
+Coding = Literal["uint", "int", "ascii", "bcd", "hex", "float32"]
+
 
 class DidLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """How an identifier's bytes become a value: a big-endian number times ``factor`` plus ``offset``, or text."""
+    """How an identifier's bytes become values: a big-endian number times ``factor`` plus ``offset``, text, or parts."""
 
     name: str
     length: int
     factor: float = 1.0
     offset: float = 0.0
     unit: str = ""
-    is_signed: bool = False
-    is_text: bool = False
+    coding: Coding = "uint"
     labels: Mapping[int, str] = {}
+    parts: tuple[DidLayout, ...] = ()  # one after the other; their lengths add up to this one's
 
-    def value_of(self, content: bytes) -> float | str:
-        """Physical value, label or text."""
-        if self.is_text:
+    def values_of(self, content: bytes) -> list[SnapshotValue]:
+        """Physical values, labels or texts; bytes of another length than the layout's as they are."""
+        if len(content) != self.length:
+            return [SnapshotValue(name=self.name, value=content.hex().upper())]
+        if not self.parts:
+            return [SnapshotValue(name=self.name, value=self._value_of(content), unit=self.unit)]
+        values, at = [], 0
+        for part in self.parts:
+            piece, at = content[at : at + part.length], at + part.length
+            name = f"{self.name}: {part.name}" if part.name else self.name
+            values.append(SnapshotValue(name=name, value=part._value_of(piece), unit=part.unit))
+        return values
+
+    def _value_of(self, content: bytes) -> float | str:
+        if self.coding == "ascii":
             return content.decode("latin-1").strip("\0 ")
-        raw = int.from_bytes(content, "big", signed=self.is_signed)
+        if self.coding in ("hex", "bcd"):
+            return content.hex().upper()
+        if self.coding == "float32":
+            (number,) = struct.unpack(">f", content)
+            return float(number) * self.factor + self.offset if math.isfinite(number) else str(number)
+        raw = int.from_bytes(content, "big", signed=self.coding == "int")
         return self.labels.get(raw, raw * self.factor + self.offset)
 
 
@@ -124,18 +146,18 @@ class DetailReader:
             self._closed.add(did)
 
     def _words(self, record: dtc.SnapshotRecord) -> Snapshot:
-        values = [self._value(value.did, value.data) for value in record.values]
+        values = [each for value in record.values for each in self._values(value.did, value.data)]
         if record.rest:
             did = int.from_bytes(record.rest[:2], "big")
             name = f"{_name(did)} and what follows"
             values.append(SnapshotValue(name=name, value=record.rest[2:].hex().upper()))
         return Snapshot(record=record.record, at_ns=None, values=tuple(values))
 
-    def _value(self, did: int, content: bytes) -> SnapshotValue:
+    def _values(self, did: int, content: bytes) -> list[SnapshotValue]:
         layout = self._layout.dids.get(did)
         if layout is None:
-            return SnapshotValue(name=_name(did), value=content.hex().upper())
-        return SnapshotValue(name=layout.name, value=layout.value_of(content), unit=layout.unit)
+            return [SnapshotValue(name=_name(did), value=content.hex().upper())]
+        return layout.values_of(content)
 
     # Extended data.
 
