@@ -238,6 +238,11 @@ class Router:
                 conversation.is_done = True
             raise UnreachableError(f"bus {group[0].bus}: {error}") from error
 
+    def is_receiving_for(self, session: Session, address: int) -> bool:
+        """What ``Session.is_receiving_from`` does."""
+        target = self._targets.get(address)
+        return isinstance(target, EcuTarget) and target.is_receiving_for(session)
+
     def _ecu(self, address: int) -> EcuTarget:
         target = self._targets[address]
         if not isinstance(target, EcuTarget):

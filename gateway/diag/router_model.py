@@ -9,13 +9,13 @@ import msgspec
 from msgspec import Meta
 
 from gateway.diag.ports import Tester
+from gateway.firewall.services import WITH_SUBFUNCTION
 
 MS_NS = 1_000_000
 #: Answers that ISO 14229-1 suppresses after a functional request.
 FUNCTIONALLY_SILENT = frozenset({0x11, 0x12, 0x31, 0x7E, 0x7F})
-GENERAL_REJECT, BUSY, PENDING = 0x10, 0x21, 0x78
+BUSY, PENDING = 0x21, 0x78
 
-_WITH_SUBFUNCTION = frozenset({0x10, 0x11, 0x19, 0x27, 0x28, 0x29, 0x2C, 0x31, 0x3E, 0x83, 0x85, 0x86, 0x87})
 _WITH_IDENTIFIER = frozenset({0x24, 0x2E, 0x2F})
 
 
@@ -24,10 +24,12 @@ class RouterLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     max_sessions: Annotated[int, Meta(ge=1)] = 64
     max_queued: Annotated[int, Meta(ge=1)] = 8  # requests of one tester that wait for one ECU
-    max_functional: Annotated[int, Meta(ge=1)] = 8  # functional requests one ECU may still be answering
+    max_functional: Annotated[int, Meta(ge=1)] = 32  # functional requests whose answers one ECU may still owe
+    functional_ms: Annotated[int, Meta(ge=0)] = 1000  # on top of P2, for answers of several frames
     busy_after_ms: Annotated[int, Meta(ge=1)] = 40  # behind another tester, a request waits so long; then 0x21
     accept_within_ms: Annotated[int, Meta(ge=1)] = 1000  # a longer transmission is reported as accepted under way
     p2_margin_ms: Annotated[int, Meta(ge=0)] = 100  # for buses and this machine, on top of the ECU's P2 and P2*
+    reception_ms: Annotated[int, Meta(ge=1)] = 30_000  # an answer that has begun may take so long
     late_after_ms: Annotated[int, Meta(ge=0)] = 5000  # a late answer still finds who asked
     inbox_pdus: Annotated[int, Meta(ge=1)] = 256  # answers that wait for a tester; the oldest are dropped, counted
     inbox_bytes: Annotated[int, Meta(ge=4096)] = 1 << 20
@@ -73,7 +75,7 @@ class Asker(Protocol):
 
 def is_suppressed(pdu: bytes) -> bool:
     """Whether the request asks for no positive answer."""
-    return len(pdu) > 1 and pdu[0] in _WITH_SUBFUNCTION and bool(pdu[1] & 0x80)
+    return len(pdu) > 1 and pdu[0] in WITH_SUBFUNCTION and bool(pdu[1] & 0x80)
 
 
 def is_keep_alive(pdu: bytes) -> bool:
@@ -101,7 +103,7 @@ def is_answer_to(request: bytes, pdu: bytes) -> bool:
         return len(pdu) < 3 or pdu[1:3] in asked
     if len(request) < 2 or len(pdu) < 2:
         return True
-    if sid in _WITH_SUBFUNCTION:
+    if sid in WITH_SUBFUNCTION:
         if pdu[1] & 0x7F != request[1] & 0x7F:
             return False
         return sid != 0x31 or len(pdu) < 4 or pdu[2:4] == request[2:4]
@@ -129,12 +131,13 @@ class Timing:
 class Conversation:
     """A request on its way or being answered. The state machine: open → (0x78)* → done."""
 
-    __slots__ = ("asker", "deadline_ns", "is_done", "is_silent", "last", "pendings", "request")
+    __slots__ = ("asker", "begun_ns", "deadline_ns", "is_done", "is_silent", "last", "pendings", "request")
 
     def __init__(self, asker: Asker | None, request: bytes, deadline_ns: int, *, is_silent: bool = False) -> None:
         self.asker, self.request, self.deadline_ns = asker, request, deadline_ns
         self.is_silent = is_silent  # drop negative answers that a functional request has none of
         self.pendings = 0
+        self.begun_ns = 0  # when an answer was first seen to have begun
         self.is_done = False
         self.last = b""
 
@@ -148,6 +151,7 @@ class Conversation:
         self.last = pdu
         if pdu[0] == 0x7F and len(pdu) > 2 and pdu[2] == PENDING:
             self.pendings += 1
+            self.begun_ns = 0
             self.deadline_ns = now_ns + timing.p2_star_ms * MS_NS
             self.is_done = self.pendings > max_pending
             return True

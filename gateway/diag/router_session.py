@@ -77,6 +77,10 @@ class Session:
         self._inbox_bytes -= len(pdu)
         return target, pdu
 
+    def is_receiving_from(self, target: int) -> bool:
+        """Whether a long answer of that ECU to this session has begun to arrive."""
+        return self._router.is_receiving_for(self, target)
+
     def drain(self) -> int:
         """Throw away what has come and was not fetched; returns how many PDUs."""
         count = len(self._inbox)
@@ -112,6 +116,11 @@ class RouterChannel:
     def max_pdu_bytes(self) -> int:
         """See ``DiagnosticChannel``."""
         return self._max_pdu_bytes
+
+    @property
+    def is_receiving(self) -> bool:
+        """See ``gateway.uds.channel.ReceptionAware``."""
+        return self._session.is_receiving_from(self._target)
 
     async def send(self, pdu: bytes) -> None:
         """See ``DiagnosticChannel``. A refusal of the firewall comes as an answer.

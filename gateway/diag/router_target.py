@@ -39,6 +39,7 @@ from gateway.uds.channel import ChannelClosedError, DiagnosticChannel
 log = logging.getLogger(__name__)
 
 _SESSION_DEFAULT = b"\x10\x01"
+LOOK_AGAIN_MS = 20  # while an answer is arriving
 
 
 class Queued:
@@ -233,18 +234,22 @@ class EcuTarget(Target):
             request.asker.deliver(self.address, answer)
 
     def expect_functional(self, asker: Asker, pdu: bytes) -> Conversation:
-        """A functional request is about to be sent: answers to it are the asker's.
-
-        Raises:
-            TargetBusyError: too many are still open.
-        """
+        """A functional request is about to be sent: answers to it are the asker's. Of too many the oldest goes."""
         now_ns = self.clock.monotonic_ns()
         self._functional = [c for c in self._functional if not c.is_done and now_ns < c.deadline_ns]
-        if len(self._functional) >= self.limits.max_functional:
-            raise TargetBusyError(f"{self.name} is still answering {len(self._functional)} functional requests")
-        conversation = Conversation(asker, pdu, now_ns + self._timing.p2_ms * MS_NS)
+        del self._functional[: len(self._functional) + 1 - self.limits.max_functional]
+        deadline_ns = now_ns + (self._timing.p2_ms + self.limits.functional_ms) * MS_NS
+        conversation = Conversation(asker, pdu, deadline_ns)
         self._functional.append(conversation)
         return conversation
+
+    def is_receiving_for(self, asker: Asker) -> bool:
+        """Whether a long answer to this asker's request has begun to arrive."""
+        return self._current is not None and self._current.asker is asker and self._is_receiving
+
+    @property
+    def _is_receiving(self) -> bool:
+        return bool(getattr(self._channel, "is_receiving", False))  # ``ReceptionAware``, where the channel is
 
     # the two tasks
 
@@ -355,10 +360,18 @@ class EcuTarget(Target):
         self._timer = asyncio.get_running_loop().call_later(delay_s, self._timed_out, conversation)
 
     def _timed_out(self, conversation: Conversation) -> None:
-        if self._current is conversation:
-            if not conversation.may_be_overtaken:
-                self.count["unanswered"] += 1
-            self._end(conversation)
+        if self._current is not conversation:
+            return
+        now_ns = self.clock.monotonic_ns()
+        if self._is_receiving:  # P2 ends with the first frame of the answer
+            conversation.begun_ns = conversation.begun_ns or now_ns
+            if now_ns - conversation.begun_ns < self.limits.reception_ms * MS_NS:
+                conversation.deadline_ns = now_ns + LOOK_AGAIN_MS * MS_NS
+                self._arm(conversation)
+                return
+        if not conversation.may_be_overtaken:
+            self.count["unanswered"] += 1
+        self._end(conversation)
 
     def _end(self, conversation: Conversation) -> None:
         """The conversation is over, the next may begin; a late answer still finds its way."""
@@ -410,10 +423,13 @@ class EcuTarget(Target):
                 self._arm(conversation)
 
     def _whose(self, pdu: bytes, now_ns: int) -> list[Conversation]:
-        """Who asked for this. Two testers that asked the same at the same time both get it."""
+        """Who asked for this. Two testers that asked the same at the same time both get it, each for his oldest."""
         self._functional = [c for c in self._functional if not c.is_done and now_ns < c.deadline_ns]
-        under_way = [*self._functional, *([self._current] if self._current is not None else [])]
-        found = [c for c in under_way if is_answer_to(c.request, pdu)]
+        found: list[Conversation] = []
+        for conversation in [*self._functional, *([self._current] if self._current is not None else [])]:
+            is_first = not any(conversation.asker is other.asker for other in found)
+            if is_first and is_answer_to(conversation.request, pdu):
+                found.append(conversation)
         late = self._late
         if not found and late is not None and now_ns < late.deadline_ns and is_answer_to(late.request, pdu):
             found = [late]

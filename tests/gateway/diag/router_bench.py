@@ -54,6 +54,7 @@ class Ecu:
         self.script: Callable[[bytes], Sequence[bytes]] = self.obey
         self.gate: asyncio.Event | None = None  # transmissions wait for it
         self.is_down = False
+        self.is_receiving = False  # a long answer is arriving
         self._said: asyncio.Queue[bytes | Exception] = asyncio.Queue()
 
     def obey(self, pdu: bytes) -> Sequence[bytes]:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.diag.ports import TargetBusyError, TooLongError, UnknownTargetError, UnreachableError
 from gateway.diag.router_model import RouterLimits
+from gateway.diag.router_target import EcuTarget
 from gateway.errors import NotNowError, TransportError
 from gateway.firewall.state import VehicleFacts
 from gateway.uds.channel import ChannelClosedError
@@ -145,6 +146,28 @@ def test_a_silent_ecu_gets_no_answer_invented_and_is_free_again() -> None:
         motor.script = motor.obey
         assert await ask(session, MOTOR, "22F195") == "62F195"
         assert bench.router.statistics().targets[MOTOR].unanswered == 1
+
+    run(test)
+
+
+def test_a_long_answer_that_has_begun_is_waited_for() -> None:
+    """P2 ends with its first frame; the message comes when the last one has."""
+
+    async def test(bench: Bench) -> None:
+        session, other, motor = bench.session(), bench.session(OTHER), bench.ecus[MOTOR]
+        motor.script = lambda pdu: []
+        motor.is_receiving = True
+        channel = bench.router.open_channel(POLLER, MOTOR)
+        await session.send(MOTOR, bytes.fromhex("22F190"))
+        assert session.is_receiving_from(MOTOR)
+        assert not channel.is_receiving
+        assert await ask(other, MOTOR, "22F195") == "7F2221"
+        assert await ask(other, MOTOR, "22F195") == "7F2221"
+        assert await ask(other, MOTOR, "22F195") == "7F2221"
+        motor.is_receiving = False
+        motor.say("62F190")
+        assert (await hear(session))[1] == "62F190"
+        assert bench.router.statistics().targets[MOTOR].unanswered == 0
 
     run(test)
 
@@ -451,6 +474,37 @@ def test_functional_and_physical_questions_at_once_both_get_their_answer() -> No
         assert await hear(other) == (MOTOR, "62F195")
         answers = [await hear(session) for _ in range(4)]
         assert (MOTOR, "62F190") in answers
+
+    run(test)
+
+
+def test_the_same_functional_question_twice_gets_two_answers() -> None:
+    async def test(bench: Bench) -> None:
+        session, motor = bench.session(), bench.ecus[MOTOR]
+        bench.router._targets.pop(GATEWAY)
+        motor.script = bench.ecus[GEARBOX].script = bench.ecus[BATTERY].script = lambda pdu: []
+        for _ in range(2):
+            await session.send(ALL, bytes.fromhex("0100"))
+        motor.say("4100AA")
+        motor.say("4100BB")
+        assert [await hear(session) for _ in range(2)] == [(MOTOR, "4100AA"), (MOTOR, "4100BB")]
+
+    run(test)
+
+
+def test_a_flood_of_functional_requests_that_nobody_answers_is_bounded() -> None:
+    async def test(bench: Bench) -> None:
+        session = bench.session()
+        bench.router._targets.pop(GATEWAY)
+        for ecu in bench.ecus.values():
+            ecu.script = lambda pdu: []
+        for _ in range(500):
+            await session.send(ALL, b"\x3e\x80")
+        target = bench.router._targets[MOTOR]
+        assert isinstance(target, EcuTarget)
+        assert len(target._functional) <= FAST.max_functional
+        bench.ecus[MOTOR].script = bench.ecus[MOTOR].obey
+        assert await ask(session, MOTOR, "22F190") == "62F190"
 
     run(test)
 

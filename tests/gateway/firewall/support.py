@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 from gateway.diag.ports import Tester
 from gateway.firewall.core import AuditEntry, Firewall
 from gateway.firewall.policy import default_policy_text, parse_policy
 from gateway.firewall.ports import Decision, Verdict
-from gateway.firewall.rules import compile_policy
+from gateway.firewall.rules import CompiledPolicy, compile_policy
 from gateway.firewall.state import VehicleFacts
 
 MOTOR, BATTERY, GATEWAY = 0x1010, 0x1020, 0x1001
@@ -23,15 +25,20 @@ OBD = Tester(port="obd", address=0x0EF1)
 CLOUD = Tester(port="cloud", address=0x0EC0, name="operator", is_secure=True)
 
 
+@functools.cache
+def compiled(policy: str) -> CompiledPolicy:
+    """A policy's text, read once."""
+    return compile_policy(parse_policy(policy or default_policy_text()), NAMES)
+
+
 class Bench:
     """A firewall, its vehicle, its clock and what it recorded."""
 
     def __init__(self, policy: str = "", *, mode: str = "enforce", vehicle: VehicleFacts = STANDING) -> None:
-        compiled = compile_policy(parse_policy(policy or default_policy_text()), NAMES)
         self.now_ns, self.vehicle = 1000 * S, vehicle
         self.records: list[AuditEntry] = []
         self.firewall = Firewall(
-            compiled,
+            compiled(policy),
             vehicle=lambda _: self.vehicle,
             record=self.records.append,
             mode="observe" if mode == "observe" else "enforce",

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.firewall.policy import default_policy
 from gateway.firewall.ports import Verdict
-from gateway.firewall.services import NAMES, WITH_SUBFUNCTION
+from gateway.firewall.services import NAMES, READING, WITH_SUBFUNCTION
+from gateway.firewall.state import VehicleFacts
 from tests.gateway.firewall.support import CLOUD, MOVING, OBD, OTHER, STANDING, UNKNOWN, WORKSHOP, Bench
 
 READS = ["3E00", "3E80", "22F190", "22F190F18C", "190209", "1001", "1003", "24F190", "0100", "03", "07", "0902", "0A"]
@@ -130,6 +131,28 @@ def test_any_bytes_get_a_decision(pdu: bytes) -> None:
     decision = bench.ask(pdu)
     assert decision.verdict in Verdict
     assert decision.rule or decision.verdict is Verdict.ALLOW
+
+
+@pytest.mark.parametrize(("vehicle", "reaches"), [(MOVING, READING), (STANDING, set(NAMES) - {0x84})])
+def test_a_scanner_finds_what_the_policy_allows(vehicle: VehicleFacts, reaches: set[int]) -> None:
+    """Every service with requests of growing length, as scanners send them: what reaches the ECU, and nothing else."""
+    reached = set()
+    for sid in range(0x100):
+        for rest in (
+            "",
+            "00",
+            "0000",
+            "01",
+            "03",
+            "000000",
+            "0000000000",
+            "01F30022F10101",
+            "0302F19022F190",
+            "44" * 12,
+        ):
+            if Bench(vehicle=vehicle).allows(f"{sid:02X}{rest}"):
+                reached.add(sid)
+    assert reached == reaches
 
 
 def test_deeply_nested_requests_are_refused() -> None:
