@@ -25,6 +25,7 @@ from gateway.diag.server_data import DataIdentifier, identification
 from gateway.diag.vehicle_state import VehicleState
 from gateway.doip.model import vehicle_facts
 from gateway.doip.node import DoipNode
+from gateway.doip.tls import server_context
 from gateway.dtc.component import DtcComponent, open_store
 from gateway.dtc.monitors import MonitorEngine
 from gateway.dtc.rules import NO_RULES, Rules, load_rules
@@ -68,6 +69,8 @@ def load_diagnostic_inputs(config: Config, base: Path, manifest: Manifest, clock
             raise ConfigError(f"bus {ecu.bus} is a recording", where=f"$.diagnostics.ecus[{i}].bus")
     VehicleState(section.vehicle_state, manifest, clock)
     vehicle_facts(section.doip, config.vehicle)
+    if section.doip.enabled:
+        server_context(section.doip, base)
     read_policy(section.firewall, base, _names(section))
     rules = load_rules(base / section.monitors.rules, manifest) if section.monitors.rules else NO_RULES
     layouts = dict(load_descriptions(base / section.descriptions)) if section.descriptions else {}
@@ -190,7 +193,7 @@ class Diagnostics:
             components.append(self._poller(self.router, outlet, directory))
         if section.doip.enabled:
             facts = vehicle_facts(section.doip, self._config.vehicle)
-            self.node = DoipNode(section.doip, self.router, facts, self._clock, self._health)
+            self.node = DoipNode(section.doip, self.router, facts, self._clock, self._health, base=self._base)
             components.append(self.node)
         if section.obd_port.enabled:
             port = section.obd_port
