@@ -51,12 +51,12 @@ class Condition(_Table, frozen=True):
 
 
 class FaultTest(_Table, frozen=True):
-    """One diagnostic test. Exactly one of ``signal``, ``frozen``, ``silent`` and ``bus_off`` is given.
+    """One diagnostic test. Exactly one of ``signal``, ``frozen``, ``silent``, ``corrupt``, ``bus_off`` is given.
 
     - ``signal`` with ``above``/``below``/``equals`` (any of them: the test fails); with ``minus`` the difference's
       magnitude of the two signals is meant;
     - ``frozen``: a signal whose value does not change at all;
-    - ``silent``: ``bus.Message`` that stopped coming;
+    - ``silent``: ``bus.Message`` that stopped coming; ``corrupt``: one with wrong checksum, counter or length;
     - ``bus_off``: a bus on which nothing can be sent any more.
     """
 
@@ -67,6 +67,7 @@ class FaultTest(_Table, frozen=True):
     equals: float | None = None
     frozen: str = ""
     silent: str = ""
+    corrupt: str = ""
     bus_off: str = ""
     #: How long the condition must last until the test has failed, and be absent until it has passed.
     for_ms: float = 500.0
@@ -77,9 +78,9 @@ class FaultTest(_Table, frozen=True):
     when: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
-        kinds = [k for k in ("signal", "frozen", "silent", "bus_off") if getattr(self, k)]
+        kinds = [k for k in ("signal", "frozen", "silent", "corrupt", "bus_off") if getattr(self, k)]
         if len(kinds) != 1:
-            raise ValueError(f"a test needs one of signal, frozen, silent, bus_off; got {kinds or 'none'}")
+            raise ValueError(f"a test needs one of signal, frozen, silent, corrupt, bus_off; got {kinds or 'none'}")
         limits = self.above is not None or self.below is not None or self.equals is not None
         if limits != bool(self.signal):
             raise ValueError("limits (above, below, equals) belong to a signal, and a signal needs one")

@@ -35,7 +35,7 @@ class FaultTests:
     def __init__(self, codes: Iterable[DtcDescription], vehicle: VehiclePort, is_deaf: Callable[[], bool]) -> None:
         """``is_deaf``: the ECU was told not to receive, so that silence proves nothing.
 
-        Raises ``ValueError`` for a signal the vehicle does not have; the message names code and signal.
+        Raises ``ValueError`` for a signal, message or bus the vehicle does not have; the text names it and the code.
         """
         self._vehicle, self._is_deaf = vehicle, is_deaf
         self._tests: list[_Running] = []
@@ -48,6 +48,7 @@ class FaultTests:
             for signal in _signals(dtc.test):
                 if not vehicle.has(signal):
                     raise ValueError(f"{dtc.code}: no signal {signal}")
+            _check_bus(dtc, dtc.test, vehicle)
             self._tests.append(_Running(dtc.number, dtc.test, dtc.test.signal == VOLTAGE))
 
     def look(self, elapsed_ms: float, observe: Observer) -> None:
@@ -72,10 +73,14 @@ class FaultTests:
 
     def _is_failing(self, test: _Running) -> bool | None:
         source, vehicle = test.source, self._vehicle
-        if source.silent:
-            if self._is_deaf() or vehicle.bus_off(source.silent.partition(".")[0]):
+        if source.silent or source.corrupt:
+            message = source.silent or source.corrupt
+            if self._is_deaf() or vehicle.bus_off(message.partition(".")[0]):
                 return None
-            return vehicle.age_s(source.silent) * 1000 > source.timeout_ms
+            late = vehicle.age_s(message) * 1000 > source.timeout_ms
+            if source.silent:
+                return late
+            return None if late else vehicle.is_corrupt(message)
         if source.bus_off:
             return vehicle.bus_off(source.bus_off)
         if source.frozen:
@@ -93,6 +98,17 @@ class FaultTests:
 
 #: Times of a forced code that has no test of its own.
 _USUAL = FaultTest(bus_off="-")
+
+
+def _check_bus(dtc: DtcDescription, source: FaultTest, vehicle: VehiclePort) -> None:
+    message = source.silent or source.corrupt
+    try:
+        if message:
+            vehicle.age_s(message)
+        if source.bus_off:
+            vehicle.bus_off(source.bus_off)
+    except (KeyError, ValueError):
+        raise ValueError(f"{dtc.code}: no message or bus {message or source.bus_off}") from None
 
 
 def _signals(source: FaultTest) -> list[str]:

@@ -22,6 +22,7 @@ from simulator.ecu.dtc_description import (
 from simulator.ecu.dtc_memory import FaultMemory, SnapshotRecord
 from simulator.ecu.dtc_read import DtcReader
 from simulator.ecu.dtc_tests import PERIOD_S, FaultTests
+from simulator.ecu.storage import StorageError
 
 ODOMETER = "powertrain.Odometer.TotalDistance"
 ALL_GROUPS, FUNCTIONAL_GROUPS = 0xFFFFFF, 0xFFFF00
@@ -50,7 +51,7 @@ class FaultUnit:
     """Fault memories, tests and counters of one ECU."""
 
     def __init__(self, context: EcuContext) -> None:
-        """Raises ``DescriptionError`` when the description's codes cannot be used."""
+        """Raises ``DescriptionError``: codes that cannot be used; ``StorageError``: stored ones that cannot be read."""
         description = context.description
         self._context = context
         try:
@@ -259,6 +260,13 @@ class FaultUnit:
         self._context.nv.set(NV_LIFE_KEY, life)
 
     def _load(self) -> None:
+        try:
+            self._load_all()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            name = self._context.description.name
+            raise StorageError(f"{name}: stored faults cannot be read: {error!r}") from error
+
+    def _load_all(self) -> None:
         nv = self._context.nv
         self.memory.load(nv.get(NV_KEY, {}))
         if self.user is not None:
@@ -282,6 +290,7 @@ def fault_unit(context: EcuContext) -> FaultUnit:
 
     Raises:
         DescriptionError: its codes cannot be used.
+        StorageError: what it stored cannot be read.
     """
     unit = context.shared.get("dtc")
     if not isinstance(unit, FaultUnit):

@@ -64,6 +64,13 @@ class SimulatedVehicle:
         active = simulation.faults.active(simulation.now_ns, simulation.now_ns + 1, ("bus_off", "silent"))
         return any(f.bus == number for f in active)
 
+    def is_corrupt(self, message: str) -> bool:
+        """See ``VehiclePort``."""
+        simulation, number = self._simulation, self._messages[message]
+        kinds = ("bad_checksum", "counter_frozen", "wrong_length")
+        active = simulation.faults.active(simulation.now_ns, simulation.now_ns + 1, kinds)
+        return any(f.message == number for f in active)
+
     def silence(self, node: str, *, normal: bool, network: bool) -> None:
         """See ``VehiclePort``."""
         mine = self._by_node.get(node, set())

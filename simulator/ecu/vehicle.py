@@ -27,6 +27,9 @@ class VehiclePort(Protocol):
     def bus_off(self, bus: str) -> bool:
         """Whether the bus is in bus-off or silenced by a fault."""
 
+    def is_corrupt(self, message: str) -> bool:
+        """Whether ``bus.Message`` comes with a wrong checksum, a counter that stands still or another length."""
+
     def silence(self, node: str, *, normal: bool, network: bool) -> None:
         """Keep a node's messages off the bus: normal ones, those of network management. False lets them pass."""
 
@@ -47,6 +50,7 @@ class FakeVehicle:
         self.overrides: dict[str, float] = {}
         self.silent: dict[str, tuple[bool, bool]] = {}
         self.off: set[str] = set()
+        self.corrupt: set[str] = set()
         self.now_s = 0.0
 
     def has(self, signal: str) -> bool:
@@ -71,6 +75,10 @@ class FakeVehicle:
     def bus_off(self, bus: str) -> bool:
         """See ``VehiclePort``."""
         return bus in self.off
+
+    def is_corrupt(self, message: str) -> bool:
+        """See ``VehiclePort``."""
+        return message in self.corrupt
 
     def silence(self, node: str, *, normal: bool, network: bool) -> None:
         """See ``VehiclePort``."""

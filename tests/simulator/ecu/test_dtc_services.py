@@ -11,6 +11,7 @@ from udsoncan.services.ReadDTCInformation import ReadDTCInformation
 
 from simulator.ecu.description import DescriptionError, parse_description
 from simulator.ecu.dtc_unit import FaultUnit, fault_unit
+from simulator.ecu.storage import StorageError
 from simulator.ecu.vehicle import FakeVehicle
 from tests.simulator.ecu.support import Bench
 
@@ -33,6 +34,7 @@ dtcs = [
     test = { signal = "battery.BatteryThermal.CoolantOutlet", above = 70, for_ms = 500, heal_ms = 500 } },
   { code = "C0101-00", text = "Brake", safety = true, functional_unit = 0x20, severity = "maintenance_only" },
   { code = "U0100-87", text = "Lost", test = { silent = "chassis.WheelSpeeds", for_ms = 500, timeout_ms = 300 } },
+  { code = "U0411-83", text = "Invalid", test = { corrupt = "powertrain.InverterStatus" } },
   { code = "B1000-13", text = "Lamp", test = { bus_off = "body" } },
   { code = "B1001-16", text = "Supply low", test = { signal = "body.LowVoltage.BatteryVoltage", below = 9 } },
   { code = "B1002-2F", text = "Stuck", test = { frozen = "chassis.VehicleDynamics.YawRate",
@@ -42,7 +44,7 @@ dtcs = [
 COOLANT, BRAKE, LOST, LAMP = 0x0A9300, 0x410100, 0xC10087, 0x900013
 POWER_MODE = "powertrain.VehicleState.PowerMode"
 #: All codes of TOML, as 19 0A lists them when nothing was tested.
-ALL_NEW = "0A 93 00 50 41 01 00 50 C1 00 87 50 90 00 13 50 90 01 16 50 90 02 2F 50"
+ALL_NEW = "0A 93 00 50 41 01 00 50 C1 00 87 50 C4 11 83 50 90 00 13 50 90 01 16 50 90 02 2F 50"
 
 
 class Car(Bench):
@@ -77,7 +79,7 @@ def car() -> Car:
 
 def test_a_new_memory_lists_all_codes_untested(car: Car) -> None:
     assert car.one("19 0A") == "59 0A FF " + ALL_NEW
-    assert car.one("19 01 FF") == "59 01 FF 01 00 06"
+    assert car.one("19 01 FF") == "59 01 FF 01 00 07"
     assert car.one("19 02 08") == "59 02 FF"
 
 
@@ -122,6 +124,30 @@ def test_silence_and_bus_off_are_found(car: Car) -> None:
     car.vehicle.off.add("body")
     car.advance(1.0)
     assert car.one("19 02 08") == "59 02 FF C1 00 87 2F 90 00 13 2F"
+
+
+def test_corrupt_messages_are_found_while_they_come(car: Car) -> None:
+    car.vehicle.corrupt.add("powertrain.InverterStatus")
+    car.vehicle.ages["powertrain.InverterStatus"] = 9.0
+    car.advance(1.0)
+    assert car.one("19 02 01") == "59 02 FF"
+    car.vehicle.ages["powertrain.InverterStatus"] = 0.01
+    car.advance(1.0)
+    assert car.one("19 02 01") == "59 02 FF C4 11 83 2F"
+
+
+def test_an_ecu_that_is_told_not_to_receive_misses_nobody(car: Car) -> None:
+    car.context.receive_off = True
+    car.vehicle.ages["chassis.WheelSpeeds"] = 9.0
+    car.advance(2.0)
+    assert car.one("19 02 01") == "59 02 FF"
+
+
+def test_silence_on_a_bus_that_is_off_is_not_judged(car: Car) -> None:
+    car.vehicle.off.add("chassis")
+    car.vehicle.ages["chassis.WheelSpeeds"] = 9.0
+    car.advance(2.0)
+    assert car.one("19 02 01") == "59 02 FF"
 
 
 def test_low_supply_stops_all_tests_but_its_own(car: Car) -> None:
@@ -363,6 +389,57 @@ def test_an_independent_codec_reads_the_answers(car: Car) -> None:
     assert ask(8, severity_mask=0x20, status_mask=1).dtcs[0].functional_unit == 0x20
 
 
+@pytest.mark.parametrize("sub", [*range(1, 15), 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x42, 0x55])
+def test_an_independent_codec_understands_every_answer(car: Car, sub: int) -> None:
+    for code in (COOLANT, BRAKE, LOST):
+        car.fail(code)
+    wanted: dict[str, Any] = {}
+    if sub in (1, 2, 7, 8, 0x17, 0x42):
+        wanted["status_mask"] = 1
+    if sub in (7, 8, 0x42):
+        wanted["severity_mask"] = 0xFF
+    if sub in (4, 6, 9, 0x18, 0x19):
+        wanted["dtc"] = COOLANT
+    if sub in (4, 5, 0x18):
+        wanted["snapshot_record_number"] = 1
+    if sub in (6, 0x16, 0x19):
+        wanted["extended_data_record_number"] = 1
+    if sub in (0x17, 0x18, 0x19):
+        wanted["memory_selection"] = 0x10
+    if sub in (0x42, 0x55):
+        wanted["functional_group_id"] = 0x33
+    codecs: Any = {0xF40D: udsoncan.DidCodec("B"), 0xF442: udsoncan.DidCodec(">H")}
+    request = ReadDTCInformation.make_request(subfunction=sub, **wanted)
+    response = Response.from_payload(bytes.fromhex(car.one(request.get_payload())))
+    told = ReadDTCInformation.interpret_response(
+        response, subfunction=sub, extended_data_size=dict.fromkeys((COOLANT, BRAKE, LOST), 1), didconfig=codecs
+    ).service_data
+    found = {dtc.id for dtc in told.dtcs}
+    if sub in (1, 7):
+        assert told.dtc_count == 3
+    elif sub in (2, 3, 8, 0x16, 0x17):
+        assert found == {COOLANT, BRAKE, LOST}
+    elif sub in (4, 5, 6, 9, 0x0B, 0x18, 0x19, 0x42):
+        assert found == {COOLANT}
+    elif sub == 0x0A:
+        assert len(found) == 7
+    elif sub in (0x0C, 0x0D, 0x0E):
+        assert found == {BRAKE if sub == 0x0C else LOST}
+    else:
+        assert found == set()
+
+
+def test_stored_faults_that_cannot_be_read_are_told(car: Car) -> None:
+    car.fail(BRAKE)
+    for key, value in (("dtc.primary", {"entries": {"410100": {}}}), ("dtc.life", {"cycles": "x"}), ("dtc.user", 3)):
+        before = car.nv.get(key)
+        car.nv.set(key, value)
+        with pytest.raises(StorageError, match="small: stored faults"):
+            FaultUnit(car.context)
+        car.nv.set(key, before)
+    assert FaultUnit(car.context).memory.save() == car.unit.memory.save()
+
+
 def test_descriptions_that_cannot_be_are_refused() -> None:
     for old, new in (
         ('code = "P0A93-00"', 'code = "X0A93-00"'),
@@ -377,12 +454,38 @@ def test_descriptions_that_cannot_be_are_refused() -> None:
             Bench(parse_description(text, "test"))
 
 
-def test_a_signal_the_vehicle_lacks_is_named() -> None:
-    class Bare(FakeVehicle):
-        def has(self, signal: str) -> bool:
-            return "CoolantOutlet" not in signal
+class Bare(FakeVehicle):
+    """A vehicle that lacks a signal, a message or a bus."""
 
+    lacks = ""
+
+    def has(self, signal: str) -> bool:
+        return self.lacks not in signal
+
+    def age_s(self, message: str) -> float:
+        if message == self.lacks:
+            raise KeyError(message)
+        return 0.0
+
+    def bus_off(self, bus: str) -> bool:
+        if bus == self.lacks:
+            raise ValueError(bus)
+        return False
+
+
+@pytest.mark.parametrize(
+    ("lacks", "words"),
+    [
+        ("CoolantOutlet", r"P0A93-00: no signal battery\.BatteryThermal\.CoolantOutlet"),
+        ("chassis.WheelSpeeds", r"U0100-87: no message or bus chassis\.WheelSpeeds"),
+        ("body", "B1000-13: no message or bus body"),
+    ],
+)
+def test_what_the_vehicle_lacks_is_named(lacks: str, words: str) -> None:
     car = Car()
-    car.context.vehicle = Bare()
-    with pytest.raises(DescriptionError, match=r"P0A93-00: no signal battery\.BatteryThermal\.CoolantOutlet"):
+    vehicle = car.context.vehicle = Bare()
+    vehicle.lacks = lacks
+    if lacks == "body":
+        vehicle.has = lambda signal: True  # type: ignore[method-assign]  # only the bus is missing
+    with pytest.raises(DescriptionError, match=words):
         FaultUnit(car.context)

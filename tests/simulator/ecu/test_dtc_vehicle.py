@@ -74,11 +74,14 @@ def test_physical_faults_lead_to_their_codes() -> None:
 def test_sensor_and_bus_faults_lead_to_their_codes() -> None:
     world = World(
         "city", "stuck:chassis.VehicleDynamics.YawRate@15", "stuck:powertrain.AcceleratorPedal.PedalVoltage2@15=4",
-        "missing:chassis.SteeringWheel@15", "bus_off:body@15", "missing:powertrain.DcDcStatus@15",
+        "missing:chassis.SteeringWheel@15", "bus_off:body@15",
+        "counter_frozen:battery.CellVoltages@15", "bad_checksum:powertrain.VehicleMotion@15",
+        "missing:powertrain.DcDcStatus@15",
         "offset:powertrain.InverterTemperatures.GearboxOilTemperature@15=150",
     ).run(32)  # fmt: skip
     assert world.failed() == {
         "brakes C0196-29", "motor P2138-62", "brakes U0126-87", "body U0001-88", "motor U0298-87", "gearbox P0218-4B",
+        "battery U1121-83", "gearbox U0401-83",
     }  # fmt: skip
 
 
