@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from dbc.frames import ERROR, FrameBatch
 from dbc.integrity import Verifier
 from dbc.manifest import Manifest
-from gateway.diag.vehicle_state import VehicleState
 from gateway.dtc.checks import Check, Look, make_check
 from gateway.dtc.latest import NEVER, LatestSignals
 from gateway.dtc.memory import FaultMemory
 from gateway.dtc.model import Definition, Environment, FrozenValue, TestResult
+from gateway.dtc.ports import Vehicle
 from gateway.dtc.rules import (
     BusOffTest,
     ConditionTest,
@@ -83,7 +83,7 @@ class MonitorEngine:
         max_entries: room in the fault memory.
     """
 
-    def __init__(self, rules: Rules, manifest: Manifest, state: VehicleState, *, max_entries: int = 64) -> None:
+    def __init__(self, rules: Rules, manifest: Manifest, state: Vehicle, *, max_entries: int = 64) -> None:
         self.rules, self.manifest, self._state = rules, manifest, state
         self.memory = FaultMemory(rules.definitions, capture=self._capture, max_entries=max_entries)
         self._rule = {m.definition.code: m for m in rules.monitors}
