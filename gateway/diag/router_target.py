@@ -256,13 +256,16 @@ class EcuTarget(Target):
     async def run(self) -> None:
         """Keep a channel open, send what is queued, hear what comes; until cancelled."""
         pause_ms = self.limits.reopen_first_ms
+        told = ""
         while True:
             try:
                 self._channel = await self._open_channel()
             except TransportError as error:
-                log.warning("ecu_unreachable", extra={"ecu": self.name, "error": str(error)})
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("ecu_unreachable", extra={"ecu": self.name, "error": told})
             else:
-                pause_ms = self.limits.reopen_first_ms
+                pause_ms, told = self.limits.reopen_first_ms, ""
                 await self._serve(self._channel)
             await anyio.sleep(pause_ms / 1000)
             pause_ms = min(pause_ms * 2, self.limits.reopen_max_ms)

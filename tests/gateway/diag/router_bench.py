@@ -179,14 +179,14 @@ async def ask(session: Session, target: int, request: str) -> str:
 
 
 async def hear(session: Session) -> tuple[int, str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         source, pdu = await session.receive()
     return source, pdu.hex().upper()
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let others work until something holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110  # what is waited for tells nobody
             await anyio.sleep(0.001)
 
