@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import signal
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,9 @@ from gateway.can.ports import FrameSource
 from gateway.can.pythoncan import interface_names
 from gateway.collect import LoadedSchemes, Selector, load_schemes
 from gateway.collect.budget import BudgetKeeper
+from gateway.command.desk import OrderDesk
+from gateway.command.ports import OrderHandler
+from gateway.command.store import OrderStore
 from gateway.config import Config, status_socket_path
 from gateway.diag.assembly import DiagnosticInputs, Diagnostics, load_diagnostic_inputs
 from gateway.errors import ConfigError
@@ -143,6 +147,7 @@ class Gateway:
         if not self.loaded.schemes:
             raise self.loaded.errors[0]
         self.health = HealthBoard()
+        self._client: CloudClient | None = None
         self.stop = anyio.Event()
 
     async def run(self) -> None:
@@ -222,10 +227,11 @@ class Gateway:
             components.append(StatusServer(socket, reporter.status))
         components += self._link(desk, keeper, reporter, shelf)
         components += [writer, collector]
-        identity = self.config.link.identity_directory
+        directory = self.config.link.identity_directory
         components += diagnostics.components(
-            EventOutlet(channel, keeper), self.base / identity if identity is not None else None
+            EventOutlet(channel, keeper), self.base / directory if directory is not None else None
         )
+        components += self._orders(reporter, diagnostics.handlers)
         reporter.diagnostics = diagnostics.statistics
         components.append(Watchdog(manager, self.health, self.clock))
         if self.config.runtime.exit_when_replayed:
@@ -278,6 +284,25 @@ class Gateway:
             drain_s=telemetry.drain_s,
         )
 
+    def _orders(self, reporter: Reporter, handlers: Mapping[str, OrderHandler]) -> list[Component]:
+        """What obeys the cloud; its orders come by check-ins and the WebSocket."""
+        identity = open_identity(self.config, self.base)
+        if identity is None or reporter.wishes is None or self._client is None or not handlers:
+            return []
+        link = self.config.link
+        orders = OrderDesk(
+            vehicle=self.config.vehicle,
+            key=identity.order_key,
+            store=OrderStore(identity.directory / "orders"),  # lost only together with the key
+            handlers=handlers,
+            sender=self._client,
+            backoff=Backoff(link.backoff_first_s, link.backoff_max_s, random.SystemRandom().random),
+            clock=self.clock,
+            health=self.health,
+        )
+        reporter.wishes.orders = orders
+        return [orders]
+
     def _link(self, desk: SpoolDesk, keeper: LedgerKeeper, reporter: Reporter, shelf: ManifestShelf) -> list[Component]:
         link = self.config.link
         identity = open_identity(self.config, self.base)
@@ -285,7 +310,7 @@ class Gateway:
             log.info("no_identity_configured_storing_only")
             return []
         url = link.url or identity.facts().cloud_url
-        client = CloudClient(identity, url, link.timeout_s, self.config.vehicle)
+        client = self._client = CloudClient(identity, url, link.timeout_s, self.config.vehicle)
         kind = LinkKind(self.base / link.kind_file if link.kind_file else None, self.clock)
         reporter.link_kind = kind
 

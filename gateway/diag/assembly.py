@@ -10,6 +10,7 @@ import msgspec
 from dbc.manifest import Manifest
 from gateway.can.link_open import open_link
 from gateway.can.observer import FrameObserver
+from gateway.command.ports import OrderHandler
 from gateway.config import Config
 from gateway.diag.buses import DiagnosticBuses, open_bus_link
 from gateway.diag.config import DiagnosticsSection
@@ -19,6 +20,8 @@ from gateway.diag.poll import DtcPoller
 from gateway.diag.poll_details import EcuLayout
 from gateway.diag.poll_store import KnownFile
 from gateway.diag.ports import Tester
+from gateway.diag.remote import RemoteDiagnostics
+from gateway.diag.remote_watch import RefusalWatch
 from gateway.diag.router import Router, names_of
 from gateway.diag.server import GatewayServer
 from gateway.diag.server_data import DataIdentifier, identification
@@ -131,6 +134,7 @@ class Diagnostics:
         self.node: DoipNode | None = None
         self.obd_port: ObdPort | None = None
         self.dtc: DtcComponent | None = None
+        self.remote: RemoteDiagnostics | None = None
 
     @property
     def observers(self) -> tuple[FrameObserver, ...]:
@@ -144,6 +148,11 @@ class Diagnostics:
         return VehicleFacts(
             is_standing=self.state.is_standstill, speed_kmh=self.state.speed_kmh, voltage_v=self.state.voltage_v
         )
+
+    @property
+    def handlers(self) -> dict[str, OrderHandler]:
+        """What carries out the cloud's orders, by kind; known once ``components`` was called."""
+        return {"diagnostics": self.remote} if self.remote is not None and self._section.remote else {}
 
     def components(self, outlet: EventOutlet, identity: Path | None) -> list[Component]:
         """Made inside the event loop; users of the outlet, so they start after the collector."""
@@ -177,16 +186,20 @@ class Diagnostics:
             health=self._health,
         )
         buses = DiagnosticBuses(self._config.buses, kernel=section.kernel_isotp)
+        watch = RefusalWatch(firewall)
         self.router = Router(
             section.ecus,
             open_channel=buses.open_channel,
             open_functional=buses.open_functional,
-            firewall=firewall,
+            firewall=watch,
             clock=self._clock,
             own=server,
             own_address=section.doip.logical_address,
             functional_address=section.doip.functional_address,
             health=self._health,
+        )
+        self.remote = RemoteDiagnostics(
+            self.router, section.ecus, watch=watch, own_address=section.doip.logical_address
         )
         components: list[Component] = [self.dtc, audit, buses, self.router]
         if section.poll.period_s and any(ecu.poll for ecu in section.ecus):
