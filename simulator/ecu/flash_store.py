@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -63,6 +63,16 @@ class FlashDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     files: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
 
 
+class _Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a region. ``bytes`` 0: valid as it left the factory, with nothing to compare."""
+
+    valid: bool
+    bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    crc32: int = 0
+    version: str | None = None
+    compatibility: int = 1
+
+
 class FlashStore:
     """Regions and their marks."""
 
@@ -86,26 +96,31 @@ class FlashStore:
 
     # ---- marks
 
-    def _mark(self, region: MemoryRegion) -> dict[str, Any]:
+    def _mark(self, region: MemoryRegion) -> _Mark:
         """As stored; a region that was never programmed holds what the ECU left the factory with."""
-        mark: dict[str, Any] = self._context.nv.get(f"flash.{region.name}", {"valid": True})
-        return mark
+        stored = self._context.nv.get(f"flash.{region.name}")
+        if stored is None:
+            return _Mark(valid=True)
+        try:
+            return msgspec.convert(stored, _Mark)
+        except msgspec.ValidationError:
+            return _Mark(valid=False)
 
-    def _set_mark(self, region: MemoryRegion, **mark: object) -> None:
-        self._context.nv.set(f"flash.{region.name}", mark)
+    def _set_mark(self, region: MemoryRegion, mark: _Mark) -> None:
+        self._context.nv.set(f"flash.{region.name}", msgspec.to_builtins(mark))
 
     def is_valid(self, region: MemoryRegion) -> bool:
         """Whether it was checked and is still what was checked."""
         mark = self._mark(region)
-        if not mark["valid"]:
+        if not mark.valid or mark.bytes > region.bytes:
             return False
-        checked: int = mark.get("bytes", 0)
-        return not checked or zlib.crc32(memoryview(self._context.memory.data(region))[:checked]) == mark["crc32"]
+        checked = memoryview(self._context.memory.data(region))[: mark.bytes]
+        return not mark.bytes or zlib.crc32(checked) == mark.crc32
 
     def version(self, region: MemoryRegion) -> str | None:
         """Of the image that was programmed and checked; None: factory content or none."""
         mark = self._mark(region)
-        return mark.get("version") if mark["valid"] else None
+        return mark.version if mark.valid else None
 
     def is_bootable(self) -> bool:
         """Whether the application may be started."""
@@ -115,7 +130,7 @@ class FlashStore:
         """Whether the regions fit each other; those of the factory have compatibility number 1."""
         if not all(self.is_valid(region) for region in self.regions):
             return Verdict.INCOMPLETE
-        numbers = {self._mark(region).get("compatibility", 1) for region in self.regions}
+        numbers = {self._mark(region).compatibility for region in self.regions}
         return Verdict.GOOD if len(numbers) == 1 else Verdict.INCOMPATIBLE
 
     # ---- erase and program
@@ -127,7 +142,7 @@ class FlashStore:
 
     def begin_erase(self, region: MemoryRegion, address: int, size: int) -> float:
         """Invalidate, begin erasing; returns the seconds it takes until ``finish_erase`` may be called."""
-        self._set_mark(region, valid=False)
+        self._set_mark(region, _Mark(valid=False))
         first, sectors = self._sectors(region, address, size)
         self._fill(region, first, self.settings.sector_bytes)
         return sectors * self.settings.erase_ms_per_sector / 1000
@@ -158,7 +173,7 @@ class FlashStore:
         """Write to erased memory; False (nothing written): it was not erased."""
         if not self.is_erased(address, len(content)):
             return False
-        self._set_mark(region, valid=False)
+        self._set_mark(region, _Mark(valid=False))
         self._context.memory.write(address, content)
         return True
 
@@ -188,8 +203,11 @@ class FlashStore:
         if verdict == Verdict.GOOD:
             crc32 = zlib.crc32(data[: header.image_bytes])
             self._set_mark(
-                region, valid=True, bytes=header.image_bytes, crc32=crc32, version=header.version,
-                compatibility=header.compatibility,
+                region,
+                _Mark(
+                    valid=True, bytes=header.image_bytes, crc32=crc32, version=header.version,
+                    compatibility=header.compatibility,
+                ),
             )  # fmt: skip
             if region == self.regions[0]:
                 self._tell_versions(header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -67,8 +68,8 @@ def small() -> EcuDescription:
 class Flasher(Bench):
     """A small ECU and the steps of a tester that programs it."""
 
-    def __init__(self, description: EcuDescription | None = None) -> None:
-        super().__init__(description or small())
+    def __init__(self, description: EcuDescription | None = None, folder: Path | None = None) -> None:
+        super().__init__(description or small(), folder=folder)
 
     def programming(self) -> Flasher:
         """Into the boot loader's programming session."""
