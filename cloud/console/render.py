@@ -41,6 +41,11 @@ def _time(time_ns: int | None, *, age: bool = False) -> Markup:
     return Markup('<time datetime="{}" data-ms="{}"{}>{}</time>').format(iso, time_ns // 1_000_000, Markup(mark), text)
 
 
+def _day(time_ns: int) -> str:
+    """The UTC date."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d")
+
+
 def _age(time_ns: int | None) -> Markup:
     return _time(time_ns, age=True)
 
@@ -68,7 +73,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(time=_time, age=_age, bytes=_bytes, count=_count)
+    environment.filters.update(time=_time, age=_age, day=_day, bytes=_bytes, count=_count)
     return environment
 
 

@@ -11,8 +11,10 @@ from litestar.static_files import create_static_files_router
 from cloud.auth.middleware import role
 from cloud.auth.model import Role
 from cloud.console.admin_pages import ADMIN_PAGES
+from cloud.console.diagnostic_pages import DIAGNOSTIC_PAGES
 from cloud.console.fleet_pages import FLEET_PAGES
 from cloud.console.render import FOLDER, HOME, AnyRequest, go, page_error
+from cloud.console.vehicle_fault_pages import VEHICLE_FAULT_PAGES
 from cloud.console.vehicle_pages import VEHICLE_PAGES
 from cloud.errors import CloudError, NotFound
 from cloud.history.telemetry import telemetry_of
@@ -39,7 +41,15 @@ _static = create_static_files_router(
 
 _pages = Router(
     HOME,
-    route_handlers=[*FLEET_PAGES, *VEHICLE_PAGES, *ADMIN_PAGES, _static, nowhere],
+    route_handlers=[
+        *FLEET_PAGES,
+        *VEHICLE_PAGES,
+        *VEHICLE_FAULT_PAGES,
+        *DIAGNOSTIC_PAGES,
+        *ADMIN_PAGES,
+        _static,
+        nowhere,
+    ],
     dependencies={"telemetry": Provide(telemetry_of, sync_to_thread=False)},
     exception_handlers={CloudError: page_error, HTTPException: page_error, Exception: page_error},
     opt=role(Role.VIEWER),

@@ -26,7 +26,7 @@ EVENT_ROWS = 200
 EVER_NS = 2**62
 
 
-async def _vehicle(services: Services, vehicle_id: str, tab: str) -> dict[str, Any]:
+async def vehicle_facts(services: Services, vehicle_id: str, tab: str) -> dict[str, Any]:
     """What every page of a vehicle needs. ``NotFound`` when there is none."""
     vehicle = await services.vehicles.get(vehicle_id)
     found = await services.check_ins.latest(vehicle_id)
@@ -45,7 +45,7 @@ async def _vehicle(services: Services, vehicle_id: str, tab: str) -> dict[str, A
 @get("/vehicles/{vehicle_id:str}")
 async def live(request: AnyRequest, services: Injected, telemetry: Shared, vehicle_id: FromPath[str]) -> Response[str]:
     """Newest values, kept up to date."""
-    facts = await _vehicle(services, vehicle_id, "")
+    facts = await vehicle_facts(services, vehicle_id, "")
     first = msgspec.to_builtins(await telemetry.live.latest(vehicle_id))
     return page(request, "vehicle_live.html", **facts, first=first)
 
@@ -53,7 +53,7 @@ async def live(request: AnyRequest, services: Injected, telemetry: Shared, vehic
 @get("/vehicles/{vehicle_id:str}/health")
 async def health(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """The upper part of the live page, for refreshing it."""
-    return page(request, "vehicle_health.html", **await _vehicle(services, vehicle_id, ""))
+    return page(request, "vehicle_health.html", **await vehicle_facts(services, vehicle_id, ""))
 
 
 @get("/vehicles/{vehicle_id:str}/charts")
@@ -65,7 +65,7 @@ async def charts(
     signals: Annotated[list[str] | None, QueryParameter(name="signal")] = None,
 ) -> Response[str]:
     """Signals over time."""
-    facts = await _vehicle(services, vehicle_id, "/charts")
+    facts = await vehicle_facts(services, vehicle_id, "/charts")
     known = await list_signals(telemetry.history, vehicle_id)
     return page(request, "vehicle_charts.html", **facts, signals=known, chosen=set(signals or ()))
 
@@ -73,7 +73,7 @@ async def charts(
 @get("/vehicles/{vehicle_id:str}/accounting")
 async def accounting(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """Where every frame and item went."""
-    facts = await _vehicle(services, vehicle_id, "/accounting")
+    facts = await vehicle_facts(services, vehicle_id, "/accounting")
     return page(request, "vehicle_accounting.html", **facts, account=await services.accounting.accounting(vehicle_id))
 
 
@@ -82,7 +82,7 @@ async def events(
     request: AnyRequest, services: Injected, telemetry: Shared, vehicle_id: FromPath[str], kind: FromQuery[str] = ""
 ) -> Response[str]:
     """What happened, and the black box."""
-    facts = await _vehicle(services, vehicle_id, "/events")
+    facts = await vehicle_facts(services, vehicle_id, "/events")
     found = await list_events(
         telemetry.history, vehicle_id, from_ns=-EVER_NS, to_ns=EVER_NS, kind=kind, limit=EVENT_ROWS
     )
@@ -100,12 +100,12 @@ async def events(
 @get("/vehicles/{vehicle_id:str}/schemes")
 async def schemes(request: AnyRequest, services: Injected, vehicle_id: FromPath[str]) -> Response[str]:
     """What the vehicle collects, and how it is."""
-    facts = await _vehicle(services, vehicle_id, "/schemes")
+    facts = await vehicle_facts(services, vehicle_id, "/schemes")
     return page(request, "vehicle_schemes.html", **facts)
 
 
 async def _access(request: AnyRequest, services: Services, vehicle_id: str, token: object = None) -> Response[str]:
-    facts = await _vehicle(services, vehicle_id, "/access")
+    facts = await vehicle_facts(services, vehicle_id, "/access")
     return page(
         request,
         "vehicle_access.html",

@@ -187,6 +187,14 @@ class Jobs:
             rows = list(await session.scalars(query.order_by(JobRow.id.desc()).limit(limit).offset(offset)))
             return await _views(session, rows), await session.scalar(count) or 0
 
+    async def states_of(self, vehicle_id: str, job_ids: Sequence[int]) -> dict[int, str]:
+        """The state of a vehicle's order in each of these jobs that has one."""
+        query = select(OrderRow.job_id, OrderRow.state).where(
+            OrderRow.vehicle_id == vehicle_id, OrderRow.job_id.in_(job_ids)
+        )
+        async with self._db.read() as session:
+            return {int(job_id): str(state) for job_id, state in await session.execute(query)}
+
     async def cancel(self, job_id: int, actor: Actor) -> Cancelled:
         """Withdraw the orders no vehicle has accepted; the others go on and are counted.
 

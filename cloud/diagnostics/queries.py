@@ -178,7 +178,7 @@ class FaultQueries:
     async def ecus(self) -> list[str]:
         """Names of ECUs that have reported anything."""
         async with self._db.read() as session:
-            return list(await session.scalars(select(FaultRow.ecu.distinct()).order_by(FaultRow.ecu)))
+            return list(await session.scalars(select(FaultRow.ecu).distinct().order_by(FaultRow.ecu)))
 
     def _conditions(self, wanted: FaultFilter, table: Any) -> list[Any]:
         conditions: list[Any] = []
