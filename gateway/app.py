@@ -7,10 +7,10 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -25,11 +25,7 @@ from gateway.can.ports import FrameSource
 from gateway.can.pythoncan import interface_names
 from gateway.collect import LoadedSchemes, Selector, load_schemes
 from gateway.collect.budget import BudgetKeeper
-from gateway.command.desk import OrderDesk
-from gateway.command.ports import OrderHandler
-from gateway.command.store import OrderStore
 from gateway.config import Config, status_socket_path
-from gateway.diag.assembly import DiagnosticInputs, Diagnostics, load_diagnostic_inputs
 from gateway.errors import ConfigError
 from gateway.link.backoff import Backoff
 from gateway.link.checkin import CertificateKeeper, CheckInSender, Downlink, Wishes
@@ -51,6 +47,9 @@ from gateway.telemetry.ledger import LedgerKeeper
 from gateway.telemetry.outlet import EventOutlet
 from gateway.telemetry.writer import Writer
 from gateway.wire.batch import Priority
+
+if TYPE_CHECKING:
+    from gateway.diag.assembly import Diagnostics
 
 log = logging.getLogger(__name__)
 
@@ -140,13 +139,13 @@ class Gateway:
 
     def __init__(self, config: Config, base: Path, *, clock: Clock | None = None) -> None:
         self.config, self.base, self.clock = config, base, clock or SystemClock()
+        self.health = HealthBoard()
         self.manifest, self.loaded = load_inputs(config, base)
-        self.diagnostic_inputs: DiagnosticInputs = load_diagnostic_inputs(config, base, self.manifest, self.clock)
+        self.diagnostics = self._diagnostics() if config.diagnostics.is_wanted or config.routing.rules else None
         for error in self.loaded.errors:
             log.error("scheme_rejected", extra={"error": str(error)})
         if not self.loaded.schemes:
             raise self.loaded.errors[0]
-        self.health = HealthBoard()
         self._client: CloudClient | None = None
         self.stop = anyio.Event()
 
@@ -195,16 +194,7 @@ class Gateway:
         channel: Channel[list[Piece]] = Channel("pieces", telemetry.channel_depth, OnFull.WAIT)
         selector = Selector(self.manifest, self.loaded.schemes, self.config.limits)
         budget = BudgetKeeper(self.config.budget, keeper.budget)
-        diagnostics = Diagnostics(
-            self.config,
-            self.base,
-            self.diagnostic_inputs,
-            manifest=self.manifest,
-            clock=self.clock,
-            health=self.health,
-            software=software_version(),
-        )
-        collector = self._collector(source, selector, keeper, budget, channel, diagnostics)
+        collector = self._collector(source, selector, keeper, budget, channel)
         writer = self._writer(desk, keeper, budget, channel)
         reporter = Reporter(
             vehicle=self.config.vehicle,
@@ -227,12 +217,13 @@ class Gateway:
             components.append(StatusServer(socket, reporter.status))
         components += self._link(desk, keeper, reporter, shelf)
         components += [writer, collector]
-        directory = self.config.link.identity_directory
-        components += diagnostics.components(
-            EventOutlet(channel, keeper), self.base / directory if directory is not None else None
-        )
-        components += self._orders(reporter, diagnostics.handlers)
-        reporter.diagnostics = diagnostics.statistics
+        if self.diagnostics is not None:
+            directory = self.config.link.identity_directory
+            components += self.diagnostics.components(
+                EventOutlet(channel, keeper), self.base / directory if directory is not None else None
+            )
+            components += self._orders(reporter, self.diagnostics)
+            reporter.diagnostics = self.diagnostics.statistics
         components.append(Watchdog(manager, self.health, self.clock))
         if self.config.runtime.exit_when_replayed:
             components.append(_StopWhenEnded(collector, self.stop))
@@ -247,7 +238,6 @@ class Gateway:
         keeper: LedgerKeeper,
         budget: BudgetKeeper,
         channel: Channel[list[Piece]],
-        diagnostics: Diagnostics,
     ) -> Collector:
         return Collector(
             source=source,
@@ -258,7 +248,7 @@ class Gateway:
             health=self.health,
             clock=self.clock,
             filtered_buses=frozenset(bus.name for bus in self.config.buses if bus.filters == "auto"),
-            observers=diagnostics.observers,
+            observers=self.diagnostics.observers if self.diagnostics is not None else (),
         )
 
     def _writer(
@@ -284,8 +274,27 @@ class Gateway:
             drain_s=telemetry.drain_s,
         )
 
-    def _orders(self, reporter: Reporter, handlers: Mapping[str, OrderHandler]) -> list[Component]:
+    def _diagnostics(self) -> Diagnostics:
+        """Loaded only where it is configured: it is half of the code and a third of a start."""
+        from gateway.diag.assembly import Diagnostics, load_diagnostic_inputs
+
+        inputs = load_diagnostic_inputs(self.config, self.base, self.manifest, self.clock)
+        return Diagnostics(
+            self.config,
+            self.base,
+            inputs,
+            manifest=self.manifest,
+            clock=self.clock,
+            health=self.health,
+            software=software_version(),
+        )
+
+    def _orders(self, reporter: Reporter, diagnostics: Diagnostics) -> list[Component]:
         """What obeys the cloud; its orders come by check-ins and the WebSocket."""
+        from gateway.command.desk import OrderDesk
+        from gateway.command.store import OrderStore
+
+        handlers = diagnostics.handlers
         identity = open_identity(self.config, self.base)
         if identity is None or reporter.wishes is None or self._client is None or not handlers:
             return []

@@ -1,4 +1,4 @@
-"""``outrider gateway``: run, check-config, status, enrol. Arguments and exit statuses, nothing else."""
+"""``outrider gateway``: its commands' arguments and exit statuses, nothing else."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     enrol.add_argument("--force", action="store_true", help="replace an identity that is there")
     enrol.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
     enrol.set_defaults(run=_enrol)
+
+    audit = commands.add_parser("audit", help="show or verify the log of diagnostic access")
+    firewall = commands.add_parser("firewall", help="show or check the policy for diagnostic access")
+    if sys.argv[2:3] != ["run"]:  # a vehicle that starts has no time to load what these need
+        from gateway.firewall.cli import add_audit_commands, add_firewall_commands
+
+        add_audit_commands(audit)
+        add_firewall_commands(firewall)
 
 
 def _seconds(text: str) -> float:

@@ -54,11 +54,6 @@ class DiagnosticInputs(msgspec.Struct, frozen=True, kw_only=True):
     routing: RoutingTable
 
 
-def is_wanted(section: DiagnosticsSection) -> bool:
-    """Whether anything of diagnostics is configured."""
-    return bool(section.ecus or section.doip.enabled or section.obd_port.enabled or section.monitors.rules)
-
-
 def load_diagnostic_inputs(config: Config, base: Path, manifest: Manifest, clock: Clock) -> DiagnosticInputs:
     """Everything the two sections name; nothing is opened.
 
@@ -157,7 +152,7 @@ class Diagnostics:
     def components(self, outlet: EventOutlet, identity: Path | None) -> list[Component]:
         """Made inside the event loop; users of the outlet, so they start after the collector."""
         components: list[Component] = []
-        if is_wanted(self._section):
+        if self._section.is_wanted:
             components += self._diagnostics(outlet, identity)
         if self._inputs.routing.routes or self._inputs.routing.origins:
             components.append(self._routing(outlet))

@@ -137,3 +137,8 @@ class DiagnosticsSection(_Section, frozen=True):
     descriptions: str = ""  # a file with the names and layouts of the ECUs' identifiers, for snapshots and results
     kernel_isotp: Literal["auto", "never", "always"] = "auto"
     remote: bool = True  # obey signed orders of the cloud, as far as the policy allows
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anything of it is configured."""
+        return bool(self.ecus or self.doip.enabled or self.obd_port.enabled or self.monitors.rules)
