@@ -93,6 +93,7 @@ async def campaign(steps: list[tuple[int, int, int]]) -> None:
             ecu.is_down, ecu.script = False, ecu.obey
             while not ecu._said.empty():
                 ecu._said.get_nowait()
+        await anyio.sleep(0.02)  # what was heard before is worked through
         await until(lambda: all(t.is_reachable for t in bench.router.statistics().targets.values()))
         await until(lambda: not bench.firewall.statistics().holds)
         bench.vehicle = VehicleFacts(is_standing=True)
