@@ -6,14 +6,21 @@ import re
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from outrider.cli import main
 from simulator.ecu.description import ecu_names, load_description
-from simulator.ecu.dtc_description import FaultMemoryDescription
+from simulator.ecu.dtc_description import (
+    DtcDescription,
+    FaultMemoryDescription,
+    FaultTest,
+    ObdDescription,
+    ObdMonitor,
+)
 from simulator.ecu.dtc_read import EXTENDED
 from simulator.ecu.ecu_faults import FAULT_ACTIONS
-from simulator.ecu.flash_store import Verdict
+from simulator.ecu.flash_store import FlashDescription, Verdict
 from tests.support import ROOT
 
 TEXT = (ROOT / "docs/bench-technician/flash-and-faults.md").read_text(encoding="utf-8")
@@ -70,3 +77,24 @@ def test_room_of_the_memory() -> None:
     assert "has room for twelve codes" in TEXT
     assert FaultMemoryDescription().capacity == 12
     assert all("capacity" not in load_description(name).dtc_settings for name in ecu_names())
+
+
+def _keys(heading: str) -> set[str]:
+    return {key for row in table(heading) for key in re.findall(r"`(\w+)`", row[0])}
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        ("### `[[dtcs]]`", DtcDescription), ("### `test`", FaultTest), ("### `[dtc_settings]`", FaultMemoryDescription),
+        ("### `[obd]`", ObdDescription), ("### `[flash]`", FlashDescription),
+    ],
+)  # fmt: skip
+def test_keys_of_a_description(heading: str, kind: type[msgspec.Struct]) -> None:
+    assert _keys(heading) == set(kind.__struct_fields__)
+
+
+def test_keys_of_a_monitor() -> None:
+    told = re.search(r"A monitor has (.*?)\n\n", TEXT, re.S)
+    assert told is not None
+    assert set(re.findall(r"`(\w+)`", told[1])) == set(ObdMonitor.__struct_fields__)
