@@ -35,7 +35,7 @@ BUDGET_CPU, BUDGET_KERNEL = 10.0, 2.5
 SECONDS, TURNS = 0.8, 3
 ADDRESS = Address(tx_id=0x7E0, rx_id=0x7E8)
 SINGLE, LONG = b"\x22\xf1\x90", bytes(range(256)) * 15 + bytes(255)
-BLOCK_SIZE = 32
+BLOCK_SIZE = 64
 
 Row = dict[str, Any]
 Ends = tuple[DiagnosticChannel, DiagnosticChannel]

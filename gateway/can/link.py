@@ -65,8 +65,8 @@ class CanLink(Protocol):
         """Release the bus; handlers are called no more. Idempotent."""
 
 
-#: Gets the payloads of several frames of one identifier that were found waiting together.
-ManyHandler = Callable[[list[bytes]], None]
+#: Gets the payloads of several frames of one identifier and length that waited together: joined, and the bytes of each.
+ManyHandler = Callable[[bytes, int], None]
 
 
 @runtime_checkable
@@ -79,10 +79,10 @@ class QuickSending(Protocol):
         Raises as ``CanLink.send``.
         """
 
-    def prepare_many(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[list[bytes]], int]:
-        """As ``prepare`` for several payloads in a row; returns how many were sent, at least one.
+    def prepare_many(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[bytes, int], int]:
+        """As ``prepare`` for several payloads of one length: joined, and the bytes of each.
 
-        Raises as ``CanLink.send`` when not even the first was sent.
+        Returns how many were sent, at least one; else it raises as ``CanLink.send``.
         """
 
 
@@ -91,7 +91,7 @@ class RunHearing(Protocol):
     """What a link may also offer: handing over at once what waits together."""
 
     def hear_runs(self, ids: Collection[CanId], handler: Handler, many: ManyHandler) -> Callable[[], None]:
-        """As ``CanLink.hear``; several frames of one identifier in a row may go to ``many`` instead of ``handler``."""
+        """As ``CanLink.hear``; several frames of one identifier and length in a row may go to ``many`` instead."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Many frames of a CAN socket per system call (``recvmmsg``, ``sendmmsg``), without arrays: links have few at a time.
+"""Many frames of a CAN socket per system call (``recvmmsg``, ``sendmmsg``), for links.
 
 A call that brings fewer frames than fit has emptied the socket, so no further call is needed to find that out.
 """
@@ -12,7 +12,9 @@ import socket
 import struct
 from array import array
 from ctypes import c_int, c_size_t, c_uint, c_void_p, sizeof
-from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gateway.can.messages import SO_TIMESTAMPNS
 
@@ -52,25 +54,16 @@ _recvmmsg.restype = c_int
 #: A control message that tells a time: its header, then seconds and nanoseconds.
 _STAMP = struct.Struct(f"={'Q' if sizeof(c_size_t) == 8 else 'I'}iiqq")
 
-_ROW = struct.Struct("=IBB2x64s")
-
-
-class Heard(NamedTuple):
-    """The frames one call brought, column by column."""
-
-    words: list[int]  # identifiers with SocketCAN's flags
-    payloads: list[bytes]
-    sizes: list[int]  # 16: classic, 72: FD
-    frame_flags: list[int]  # CANFD_BRS …
-    message_flags: list[int]  # MSG_CONFIRM …
+_ROW, _HEAD = struct.Struct("=IBB2x64s"), struct.Struct("=IB")
 
 
 class FrameBuffers:
-    """Room for receiving ``count`` frames of a socket with ``SO_TIMESTAMPNS``."""
+    """Room for receiving ``count`` frames of a socket with ``SO_TIMESTAMPNS``; overwritten by each call."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._content = bytearray(count * FRAME_BYTES)
+        self._rows = np.frombuffer(self._content, np.uint8).reshape(count, FRAME_BYTES)
         self._control = bytearray(count * _STAMP.size)
         self._iovecs = (_IoVec * count)()
         self._headers = (_MMsgHdr * count)()
@@ -84,33 +77,40 @@ class FrameBuffers:
         row = sizeof(_MMsgHdr)
         words = memoryview(self._headers).cast("B").cast("I")
         sizes = memoryview(self._headers).cast("B").cast("L")  # size_t
-        self._lengths = words[_MMsgHdr.length.offset // 4 :: row // 4]
-        self._flags = words[_MsgHdr.flags.offset // 4 :: row // 4]
+        #: By frame: 16 for a classic, 72 for an FD frame; MSG_CONFIRM and the like.
+        self.sizes = words[_MMsgHdr.length.offset // 4 :: row // 4]
+        self.message_flags = words[_MsgHdr.flags.offset // 4 :: row // 4]
         self._control_lengths = sizes[_MsgHdr.control_length.offset // sizeof(c_size_t) :: row // sizeof(c_size_t)]
         self._room = memoryview(array("L", [_STAMP.size] * count))
         self._control_lengths[:] = self._room
 
-    def receive(self, fileno: int) -> Heard | None:
-        """The frames that are waiting, ``count`` of them at most; None if there are none.
+    def receive(self, fileno: int) -> int:
+        """Fetch the frames that are waiting, ``count`` of them at most; returns how many.
 
         Raises:
             OSError: as recvmmsg does (ENETDOWN, ENODEV …).
         """
-        got = _recvmmsg(fileno, self._at, self._count, socket.MSG_DONTWAIT, None)
+        got = int(_recvmmsg(fileno, self._at, self._count, socket.MSG_DONTWAIT, None))
         if got < 0:
             number = ctypes.get_errno()
             if number in (errno.EAGAIN, errno.EINTR):
-                return None
+                return 0
             raise OSError(number, os.strerror(number))
-        rows = list(_ROW.iter_unpack(memoryview(self._content)[: got * FRAME_BYTES]))
         self._control_lengths[:got] = self._room[:got]
-        return Heard(
-            [row[0] for row in rows],
-            [row[3][: row[1]] for row in rows],
-            self._lengths[:got].tolist(),
-            [row[2] for row in rows],
-            self._flags[:got].tolist(),
-        )
+        return got
+
+    def frame(self, n: int) -> tuple[int, int, bytes]:
+        """A fetched frame: identifier with SocketCAN's flags, frame flags (CANFD_BRS …), payload."""
+        word, length, flags, data = _ROW.unpack_from(self._content, n * FRAME_BYTES)
+        return word, flags, data[:length]
+
+    def run(self, got: int) -> tuple[int, bytes, int] | None:
+        """All fetched frames if they have one identifier and length: the word, their payloads joined, the length."""
+        rows = self._rows[:got]
+        if not (rows[:, :5] == rows[0, :5]).all():
+            return None
+        word, size = _HEAD.unpack_from(self._content)
+        return word, rows[:, 8 : 8 + size].tobytes(), size
 
     def stamps_ns(self, count: int) -> list[int]:
         """When the kernel received each of the last call's frames, UTC; 0 if it did not tell."""
@@ -128,8 +128,9 @@ class SendBuffers:
     """Room for sending ``count`` frames of ``frame_bytes`` (16: classic, 72: FD) by one system call."""
 
     def __init__(self, count: int, frame_bytes: int) -> None:
-        self._bytes, self.count = frame_bytes, count
+        self.count = count
         self._content = bytearray(count * frame_bytes)
+        self._rows = np.frombuffer(self._content, np.uint8).reshape(count, frame_bytes)
         self._iovecs = (_IoVec * count)()
         self._headers = (_MMsgHdr * count)()
         content, iovecs = _address(self._content), ctypes.addressof(self._iovecs)
@@ -139,15 +140,19 @@ class SendBuffers:
             header.iov, header.iov_length = iovecs + i * sizeof(_IoVec), 1
         self._at = ctypes.addressof(self._headers)
 
-    def send(self, fileno: int, frames: list[bytes]) -> int:
-        """Send up to ``count`` frames in their order; returns how many were taken, at least one.
+    def send(self, fileno: int, head: NDArray[np.uint8], joined: bytes, size: int) -> int:
+        """Send up to ``count`` frames with one ``head`` (the first 8 bytes) and payloads of ``size`` bytes.
+
+        Returns how many were taken, at least one.
 
         Raises:
             OSError: the first was not taken.
         """
-        frames = frames[: self.count]
-        self._content[: len(frames) * self._bytes] = b"".join(frames)
-        got = int(_sendmmsg(fileno, self._at, len(frames), socket.MSG_DONTWAIT))
+        payloads = np.frombuffer(joined, np.uint8).reshape(-1, size)[: self.count]
+        count = len(payloads)
+        self._rows[:count, :8] = head
+        self._rows[:count, 8 : 8 + size] = payloads
+        got = int(_sendmmsg(fileno, self._at, count, socket.MSG_DONTWAIT))
         if got < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))

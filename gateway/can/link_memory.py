@@ -122,10 +122,12 @@ class MemoryBus:
         for (sender, can_id, extended), run in groupby(queue, lambda item: (item[0], item[1].can_id, item[1].extended)):
             frames = [frame._replace(timestamp_ns=now_ns) for _, frame in run]
             word = can_id | EXTENDED_FLAG if extended else can_id
+            size = len(frames[0].data)
+            is_run = len(frames) > 1 and size > 0 and all(len(frame.data) == size for frame in frames)
             for link in tuple(self._links):
                 if link is sender and not link.own:
                     continue
-                if len(frames) > 1 and link.table.dispatch_run(word, [frame.data for frame in frames]):
+                if is_run and link.table.dispatch_run(word, b"".join(frame.data for frame in frames), size):
                     continue
                 for frame in frames:
                     link.table.dispatch(frame._replace(is_own=True) if link is sender else frame)

@@ -16,9 +16,11 @@ import struct
 import time
 from collections.abc import Callable, Collection
 
+import numpy as np
+
 from gateway.can import messages
 from gateway.can.link import CanFrame, CanId, Handler, LinkBusyError, ManyHandler
-from gateway.can.link_batch import MSG_CONFIRM, FrameBuffers, Heard, SendBuffers
+from gateway.can.link_batch import MSG_CONFIRM, FrameBuffers, SendBuffers
 from gateway.can.link_table import ERROR_FLAG, EXTENDED_FLAG, REMOTE_FLAG, ListenerTable, check_frame
 from gateway.errors import TransportError
 
@@ -108,22 +110,19 @@ class SocketCanLink:
             return lambda data: send_raw(_flexible(word, len(data), flags, data))
         return lambda data: send_raw(_classic(word, len(data), data))
 
-    def prepare_many(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[list[bytes]], int]:
+    def prepare_many(self, can_id: int, *, extended: bool, fd: bool, brs: bool) -> Callable[[bytes, int], int]:
         """See ``QuickSending``."""
         word, flags = can_id | EXTENDED_FLAG if extended else can_id, CANFD_BRS if brs else 0
+        heads = [np.frombuffer(struct.pack("=IBBxx", word, size, flags), np.uint8) for size in range(65)]
         buffers = self._send_buffers.get(fd)
         if buffers is None:
             buffers = self._send_buffers[fd] = SendBuffers(FRAMES_PER_WAKE, 72 if fd else 16)
         send = buffers.send
 
-        def transmit(payloads: list[bytes]) -> int:
-            if fd:
-                raws = [_flexible(word, len(data), flags, data) for data in payloads]
-            else:
-                raws = [_classic(word, len(data), data) for data in payloads]
+        def transmit(joined: bytes, size: int) -> int:
             sock = self._ready()
             try:
-                return send(sock.fileno(), raws)
+                return send(sock.fileno(), heads[size], joined, size)
             except OSError as error:
                 raise self._refusal(error) from error
 
@@ -243,36 +242,38 @@ class SocketCanLink:
         self._is_reading = True
         try:
             # What does not fit waits for the loop's next turn.
-            heard = self._buffers.receive(self._socket.fileno())
-            if heard is not None:
-                self._hand_on(heard)
+            got = self._buffers.receive(self._socket.fileno())
+            if got > 1 and not self._own and self._take_run(got):
+                return
+            stamps_ns = self._buffers.stamps_ns(got)
+            for n, at_ns in enumerate(stamps_ns):
+                self._take(n, at_ns or time.time_ns())
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.ENXIO):
                 self._lose()
         finally:
             self._is_reading, self._wake_ns = False, 0
 
-    def _hand_on(self, heard: Heard) -> None:
-        words, payloads = heard.words, heard.payloads
-        first = words[0]
-        is_run = len(words) > 1 and not self._own and words.count(first) == len(words)
-        if is_run and not first & (ERROR_FLAG | REMOTE_FLAG) and self._table.dispatch_run(first, payloads):
-            self._bus_off = False
+    def _take_run(self, got: int) -> bool:
+        run = self._buffers.run(got)
+        if run is None or run[0] & (ERROR_FLAG | REMOTE_FLAG) or not run[2] or not self._table.dispatch_run(*run):
+            return False
+        self._bus_off = False
+        return True
+
+    def _take(self, n: int, at_ns: int) -> None:
+        buffers = self._buffers
+        word, flags, data = buffers.frame(n)
+        if word & (ERROR_FLAG | REMOTE_FLAG):
+            if word & ERROR_FLAG:
+                self._bus_off = bool(word & BUS_OFF)
             return
-        stamps_ns = self._buffers.stamps_ns(len(words))
-        for n, word in enumerate(words):
-            if word & (ERROR_FLAG | REMOTE_FLAG):
-                if word & ERROR_FLAG:
-                    self._bus_off = bool(word & BUS_OFF)
-                continue
-            self._bus_off = False
-            entries = self._table.entries(word)
-            if entries:
-                fd, is_own = heard.sizes[n] == CANFD_MTU, bool(heard.message_flags[n] & MSG_CONFIRM)
-                frame = CanFrame(
-                    word & 0x1FFFFFFF, payloads[n], word >= EXTENDED_FLAG, fd,
-                    fd and bool(heard.frame_flags[n] & CANFD_BRS), stamps_ns[n] or time.time_ns(), is_own,
-                )  # fmt: skip
-                for entry in entries:
-                    if entry.is_active:
-                        entry.handler(frame)
+        self._bus_off = False
+        entries = self._table.entries(word)
+        if entries:
+            fd, is_own = buffers.sizes[n] == CANFD_MTU, bool(buffers.message_flags[n] & MSG_CONFIRM)
+            brs = fd and bool(flags & CANFD_BRS)
+            frame = CanFrame(word & 0x1FFFFFFF, data, word >= EXTENDED_FLAG, fd, brs, at_ns, is_own)
+            for entry in entries:
+                if entry.is_active:
+                    entry.handler(frame)

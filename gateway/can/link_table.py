@@ -64,14 +64,14 @@ class ListenerTable:
             if entry.is_active:
                 entry.handler(frame)
 
-    def dispatch_run(self, word: int, payloads: list[bytes]) -> bool:
-        """Hand several frames of one identifier over at once; False where someone wants them one by one."""
+    def dispatch_run(self, word: int, joined: bytes, size: int) -> bool:
+        """Hand several frames over at once (``ManyHandler``); False where someone wants them one by one."""
         entries = self.entries(word)
         if any(entry.many is None for entry in entries):
             return False
         for entry in entries:
             if entry.is_active and entry.many is not None:
-                entry.many(payloads)
+                entry.many(joined, size)
         return True
 
     def clear(self) -> None:

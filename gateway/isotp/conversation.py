@@ -39,16 +39,16 @@ class Conversation:
             self.sender.flow_control(data[at] & 0x0F, data[at + 1], data[at + 2], now_ns)
         return NOTHING
 
-    def receive_run(self, payloads: list[bytes], now_ns: int) -> Events:
-        """Several frames that came together, as if each had gone through ``receive``; sending may come after all."""
+    def receive_run(self, joined: bytes, size: int, now_ns: int) -> Events:
+        """Frames of ``size`` bytes that came together, as if each had gone through ``receive``, then sending."""
         events: Events = NOTHING
-        at, end = 0, len(payloads)
+        at, end = 0, len(joined) // size
         while at < end:
             if self.receiver.is_active:
-                at = self.receiver.run(payloads, at, now_ns)
+                at = self.receiver.run(joined, size, at, now_ns)
                 if at == end:
                     break
-            events += self.receive(payloads[at], now_ns)
+            events += self.receive(joined[at * size : (at + 1) * size], now_ns)
             at += 1
         return events
 
@@ -84,10 +84,10 @@ class Conversation:
         self._offers_flow_control = False
         return self.sender.offer(now_ns)
 
-    def burst(self, limit: int) -> list[bytes]:
+    def burst(self, limit: int) -> bytes:
         """``Sender.burst``, unless flow control is to go first."""
         if self.receiver.offer() is not None:
-            return []
+            return b""
         self._offers_flow_control = False
         return self.sender.burst(limit)
 

@@ -36,21 +36,21 @@ def transmitter(link: CanLink, address: Address, settings: Settings) -> Callable
 
 def transmitter_of_many(
     link: CanLink, address: Address, settings: Settings, transmit: Callable[[bytes], None]
-) -> Callable[[list[bytes]], int]:
-    """What sends payloads in a row and returns how many were taken, at least one; raises when not even the first."""
+) -> Callable[[bytes, int], int]:
+    """What sends payloads in a row (``QuickSending.prepare_many``)."""
     fd = settings.tx_dl > 8
     if isinstance(link, QuickSending):
         return link.prepare_many(address.tx_id, extended=address.extended_id, fd=fd, brs=fd and settings.brs)
 
-    def one_by_one(payloads: list[bytes]) -> int:
-        for n, payload in enumerate(payloads):
+    def one_by_one(joined: bytes, size: int) -> int:
+        for at in range(0, len(joined), size):
             try:
-                transmit(payload)
+                transmit(joined[at : at + size])
             except TransportError:
-                if n:
-                    return n  # told when the rest is offered again
+                if at:
+                    return at // size  # told when the rest is offered again
                 raise
-        return len(payloads)
+        return len(joined) // size
 
     return one_by_one
 
@@ -154,9 +154,9 @@ class Endpoint:
         else:
             self._arm()
 
-    def _on_run(self, payloads: list[bytes]) -> None:
+    def _on_run(self, joined: bytes, size: int) -> None:
         now_ns = self._wake_time_ns()
-        for event in self._core.receive_run(payloads, now_ns):
+        for event in self._core.receive_run(joined, size, now_ns):
             self._tell(event)
         if self._core.has_work:
             self._pump(now_ns)
@@ -190,22 +190,23 @@ class Endpoint:
         """
         core = self._core
         sender = core.sender
-        left = FRAMES_PER_TURN
+        left, tx_dl = FRAMES_PER_TURN, core.framing.tx_dl
         while left > 0:
-            payload = core.offer(now_ns)
-            if payload is None:
-                return None if core.resume_ns is None else (core.resume_ns - now_ns) / 1e9
             try:
+                joined = core.burst(left)
+                if joined:
+                    count = self._transmit_many(joined, tx_dl)
+                    sender.sent_burst(count, now_ns)
+                    left -= count
+                    continue
+                payload = core.offer(now_ns)
+                if payload is None:
+                    return None if core.resume_ns is None else (core.resume_ns - now_ns) / 1e9
                 self._transmit(payload)
                 if sender.is_paced:
                     now_ns = self._now_ns()  # STmin counts from here
                 core.sent(now_ns)
                 left -= 1
-                frames = core.burst(left)
-                if frames:
-                    count = self._transmit_many(frames)
-                    sender.sent_burst(count, now_ns)
-                    left -= count
             except LinkBusyError:
                 raise
             except TransportError as error:

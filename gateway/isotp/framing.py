@@ -6,6 +6,8 @@ mixed addressing).
 
 from __future__ import annotations
 
+import numpy as np
+
 from gateway.isotp.model import TX_DL, Address, Settings
 
 SINGLE, FIRST, CONSECUTIVE, FLOW_CONTROL = 0x00, 0x10, 0x20, 0x30
@@ -13,6 +15,10 @@ CONTINUE, WAIT, OVERFLOW = 0, 1, 2
 #: What fills FD frames up to a length that exists when no padding is wanted.
 FD_FILL = 0xCC
 SHORT_MAX = 4095  # the longest message whose length fits in 12 bits
+
+#: The first bytes of consecutive frames in a row, from any number on; enough for ``RUN_MAX`` of them.
+RUN_MAX = 64
+RUN_HEADS = bytes(CONSECUTIVE | n & 0xF for n in range(16 + RUN_MAX))
 
 _FD_LENGTH = [next(n for n in (*range(8), *TX_DL) if n >= length) for length in range(65)]
 
@@ -65,6 +71,17 @@ class Framing:
             head = self.prefix + bytes([FIRST, 0]) + length.to_bytes(4, "big")
         room = self.tx_dl - len(head)
         return head + pdu[:room], room
+
+    def run(self, pdu: bytes, offset: int, sequence: int, count: int) -> bytes:
+        """The payloads of ``count`` full consecutive frames in a row, joined."""
+        rows = np.empty((count, self.tx_dl), np.uint8)
+        taken = len(self.prefix)
+        if taken:
+            rows[:, 0] = self.prefix[0]
+        rows[:, taken] = np.frombuffer(RUN_HEADS, np.uint8, count, sequence)
+        body = np.frombuffer(pdu, np.uint8, count * self.chunk_bytes, offset)
+        rows[:, taken + 1 :] = body.reshape(count, self.chunk_bytes)
+        return rows.tobytes()
 
     def flow_control(self, status: int, block_size: int = 0, st_min: int = 0) -> bytes:
         """A flow control frame."""

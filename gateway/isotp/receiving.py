@@ -12,7 +12,7 @@ what was announced: a message that stops after its first frame costs a few bytes
 
 from __future__ import annotations
 
-from gateway.isotp.framing import CONSECUTIVE, FIRST, OVERFLOW, SHORT_MAX, SINGLE, Framing
+from gateway.isotp.framing import CONSECUTIVE, FIRST, OVERFLOW, RUN_HEADS, RUN_MAX, SHORT_MAX, SINGLE, Framing
 from gateway.isotp.model import TX_DL, IsoTpError, OversizeError, Settings
 
 #: Messages and errors that one frame or time-out brings.
@@ -25,8 +25,7 @@ class Receiver:
 
     def __init__(self, framing: Framing, settings: Settings, extension: int | None) -> None:
         self._settings, self._skip = settings, 0 if extension is None else 1
-        head = b"" if extension is None else bytes([extension])
-        self._heads = tuple(head + bytes([CONSECUTIVE | n]) for n in range(16))
+        self._extension = extension or 0
         self._n_cr_ns, self._n_ar_ns = settings.n_cr_ms * 1_000_000, settings.n_as_ms * 1_000_000
         self._clear_to_send, self._overflow = framing.clear_to_send, framing.flow_control(OVERFLOW)
         self.is_active = False
@@ -65,30 +64,30 @@ class Receiver:
             return self._single(data)
         return self._first(data) if kind == FIRST else NOTHING
 
-    def run(self, payloads: list[bytes], start: int, now_ns: int) -> int:
-        """Take consecutive frames from ``start`` on as long as each is just what is awaited and no event follows.
+    def run(self, joined: bytes, size: int, start: int, now_ns: int) -> int:
+        """Take consecutive frames from number ``start`` on where each is just what is awaited and no event follows.
 
-        The quick way for what arrives together; returns where it stopped, and the rest goes through ``frame``.
+        The quick way for what arrives together (payloads of ``size`` bytes, joined); returns where it stopped, and the
+        rest goes through ``frame``.
         """
-        size, at = self._frame_bytes, self._skip + 1
-        plain = (self._total - len(self._message) - 1) // (size - at)  # frames that are not the last
+        skip, at = self._skip, self._skip + 1
+        if size != self._frame_bytes:
+            return start
+        count = min(len(joined) // size - start, (self._total - len(self._message) - 1) // (size - at), RUN_MAX)
         if self._block_left:
-            plain = min(plain, self._block_left - 1)
-        sequence, heads, parts = self._sequence, self._heads, []
-        end = min(len(payloads), start + plain)
-        while start < end:
-            data = payloads[start]
-            if len(data) != size or not data.startswith(heads[sequence]):
-                break
-            parts.append(data[at:])
-            sequence = (sequence + 1) & 0x0F
-            start += 1
-        if parts:
-            self._message += b"".join(parts)
-            self._sequence = sequence
-            self._block_left -= len(parts) if self._block_left else 0
-            self.deadline_ns = now_ns + self._n_cr_ns
-        return start
+            count = min(count, self._block_left - 1)
+        begin, end = start * size, (start + count) * size
+        heads, expected = joined[begin + skip : end : size], RUN_HEADS[self._sequence : self._sequence + count]
+        if count <= 0 or heads != expected or (skip and joined[begin:end:size].count(self._extension) != count):
+            return start
+        body = bytearray(joined[begin:end])
+        for taken in range(at):
+            del body[0 :: size - taken]
+        self._message += body
+        self._sequence = (self._sequence + count) & 0x0F
+        self._block_left -= count if self._block_left else 0
+        self.deadline_ns = now_ns + self._n_cr_ns
+        return start + count
 
     def single(self, data: bytes) -> bytes | None:
         """The message in a single frame, or None where it is not a valid one."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from gateway.isotp.framing import CONTINUE, OVERFLOW, WAIT, Framing, st_min_ns
+from gateway.isotp.framing import CONTINUE, OVERFLOW, RUN_MAX, WAIT, Framing, st_min_ns
 from gateway.isotp.model import IsoTpError, OversizeError, Settings
 
 NO_LIMIT = 1 << 62
@@ -88,20 +88,13 @@ class Sender:
             self._offered_to = end
         return self._offered
 
-    def burst(self, limit: int) -> list[bytes]:
-        """The consecutive frames that may be sent at once, up to ``limit``; none where each is to be offered singly."""
-        if self.state is not SendState.READY or self._gap_ns or self._offered:
-            return []
-        framing, offset, pdu, sequence = self._framing, self._offset, self._pdu, self._sequence
-        chunk, heads = framing.chunk_bytes, framing.consecutive
-        count = min(limit, self._block_left, -(-(len(pdu) - offset) // chunk))
-        end = offset + count * chunk
-        frames = [
-            heads[sequence + n & 0xF] + pdu[at : at + chunk] for n, at in enumerate(range(offset, end, chunk))
-        ]  # fmt: skip
-        if end > len(pdu):
-            frames[-1] = framing.pad(frames[-1])
-        return frames
+    def burst(self, limit: int) -> bytes:
+        """Full consecutive frames that may be sent at once, up to ``limit``, joined; empty if fewer than two may."""
+        if self.state is not SendState.READY or self._gap_ns or self._offered or not self._offset:
+            return b""
+        left = (len(self._pdu) - self._offset) // self._framing.chunk_bytes
+        count = min(limit, self._block_left, left, RUN_MAX)
+        return b"" if count < 2 else self._framing.run(self._pdu, self._offset, self._sequence, count)
 
     def sent_burst(self, count: int, now_ns: int) -> None:
         """The bus has taken the first ``count`` frames of a burst, one at least."""

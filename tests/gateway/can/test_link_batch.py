@@ -6,7 +6,9 @@ import socket
 import struct
 import time
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from gateway.can.link_batch import FrameBuffers, SendBuffers
 from gateway.can.messages import SO_TIMESTAMPNS
@@ -36,14 +38,30 @@ def test_frames_arrive_as_sent_and_know_their_kind(pair: tuple[socket.socket, so
             before_ns = time.time_ns()
             for raw in (flexible(0x7E0, bytes(range(64))), classic(0x80000123, b"\1\2"), classic(1, b"")):
                 a.send(raw)
-            heard = buffers.receive(b.fileno())
-            assert heard is not None
-            assert heard.words == [0x7E0, 0x80000123, 1]
-            assert heard.payloads == [bytes(range(64)), b"\1\2", b""]
-            assert heard.sizes == [72, 16, 16]
-            assert heard.frame_flags[0] == 1
+            assert buffers.receive(b.fileno()) == 3
+            assert [buffers.frame(n) for n in range(3)] == [
+                (0x7E0, 1, bytes(range(64))), (0x80000123, 0, b"\1\2"), (1, 0, b"")
+            ]  # fmt: skip
+            assert buffers.sizes[:3].tolist() == [72, 16, 16]
+            assert buffers.run(3) is None
             assert all(before_ns <= at_ns <= time.time_ns() for at_ns in buffers.stamps_ns(3))
-            assert buffers.receive(b.fileno()) is None
+            assert buffers.receive(b.fileno()) == 0
+
+
+def test_frames_of_one_identifier_and_length_are_a_run(pair: tuple[socket.socket, socket.socket]) -> None:
+    a, b = pair
+    buffers = FrameBuffers(8)
+    with a, b:
+        for frames, expected in (
+            ([classic(5, b"ab"), classic(5, b"cd")], (5, b"abcd", 2)),
+            ([flexible(5, b"ab" * 6), flexible(5, b"cd" * 6)], (5, b"ab" * 6 + b"cd" * 6, 12)),
+            ([classic(5, b"ab"), classic(5, b"c")], None),
+            ([classic(5, b"ab"), classic(6, b"cd")], None),
+            ([classic(5, b"ab"), classic(0x80000005, b"cd")], None),
+        ):
+            for raw in frames:
+                a.send(raw)
+            assert buffers.run(buffers.receive(b.fileno())) == expected
 
 
 def test_what_does_not_fit_waits(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -53,23 +71,25 @@ def test_what_does_not_fit_waits(pair: tuple[socket.socket, socket.socket]) -> N
         for n in range(5):
             a.send(classic(n, b""))
         got = []
-        while (heard := buffers.receive(b.fileno())) is not None:
-            got.append(heard.words)
+        while count := buffers.receive(b.fileno()):
+            got.append([buffers.frame(n)[0] for n in range(count)])
         assert got == [[0, 1], [2, 3], [4]]
+
+
+def head(word: int, size: int) -> NDArray[np.uint8]:
+    return np.frombuffer(struct.pack("=IB3x", word, size), np.uint8)
 
 
 def test_sending_tells_how_many_were_taken(pair: tuple[socket.socket, socket.socket]) -> None:
     a, b = pair
-    send = SendBuffers(3, 16)
+    send, buffers = SendBuffers(3, 16), FrameBuffers(8)
     with a, b:
-        assert send.send(a.fileno(), [classic(n, bytes([n])) for n in range(5)]) == 3
-        heard = FrameBuffers(8).receive(b.fileno())
-        assert heard is not None
-        assert heard.payloads == [b"\0", b"\1", b"\2"]
+        assert send.send(a.fileno(), head(7, 2), b"aabbccddee", 2) == 3
+        assert buffers.run(buffers.receive(b.fileno())) == (7, b"aabbcc", 2)
         taken = 0
         with pytest.raises(BlockingIOError):
             while True:
-                taken += send.send(a.fileno(), [classic(n, b"") for n in range(3)])
+                taken += send.send(a.fileno(), head(7, 1), b"abc", 1)
         assert taken > 0
 
 
@@ -77,6 +97,6 @@ def test_errors_are_the_sockets(pair: tuple[socket.socket, socket.socket]) -> No
     a, b = pair
     b.close()
     with a, pytest.raises(ConnectionRefusedError):
-        SendBuffers(1, 16).send(a.fileno(), [classic(1, b"")])
+        SendBuffers(1, 16).send(a.fileno(), head(1, 1), b"a", 1)
     with pytest.raises(OSError):
         FrameBuffers(1).receive(-1)
