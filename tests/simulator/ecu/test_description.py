@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from simulator.ecu.description import FOLDER, DescriptionError, ecu_names, load_
 from simulator.ecu.services import build_server
 from simulator.ecu.storage import NvStore, StorageError
 from simulator.ecu.vehicle import FakeVehicle
+from tests.support import ROOT
 
 SMALL = """
 name = "small"
@@ -119,3 +121,15 @@ def test_a_blob_of_another_size_is_told(tmp_path: Path) -> None:
     store.save()
     with pytest.raises(StorageError, match="16 bytes where the description says 32"):
         NvStore(tmp_path, "motor").blob("flash", 32)
+
+
+def test_the_documented_example_works() -> None:
+    """The ECU of docs/reference/ecu-description.md: its lamp can be held."""
+    text = (ROOT / "docs" / "reference" / "ecu-description.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.M | re.S)
+    vehicle = FakeVehicle()
+    server = build_server(parse_description(example, "lamp.toml"), vehicle, NvStore(None, "lamp"), 0.0)
+    for request in ("10 03", "2F 01 00 03 01"):
+        (answer,) = server.receive(bytes.fromhex(request), functional=False, now_s=0.0)
+        assert answer.pdu[0] == int(request[:2], 16) | 0x40
+    assert vehicle.overrides == {"body.LightStatus.LowBeam": 1.0}
