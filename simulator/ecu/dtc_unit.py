@@ -75,6 +75,7 @@ class FaultUnit:
         self._looked_s: float | None = None
         self._cycle_began_s = 0.0
         self._told: dict[int, int] = {}
+        self._stored: set[int] = set()
         self._load()
 
     def _new_memory(self) -> FaultMemory:
@@ -247,10 +248,11 @@ class FaultUnit:
             life.lamp_at_km = None
         if life.frame_code and life.frame_code not in memory.entries:
             life.frame_code, life.frame = 0, {}
-        if not life.frame_code and self.obd is not None:
-            stored = [number for number in memory.ordered_entries() if number in self.emissions]
-            if stored:
-                life.frame_code, life.frame = stored[0], self.capture_frame()
+        # Only a failure of this moment: values of now say nothing of one that was stored before.
+        new = [number for number in memory.ordered_entries() if number not in self._stored and number in self.emissions]
+        self._stored = set(memory.entries)
+        if new and not life.frame_code and self.obd is not None:
+            life.frame_code, life.frame = new[0], self.capture_frame()
 
     # ---- non-volatile
 
@@ -274,6 +276,7 @@ class FaultUnit:
         life: dict[str, Any] = dict(nv.get(NV_LIFE_KEY, {}))
         life["frame"] = {int(pid): bytes(value) for pid, value in life.get("frame", [])}
         self.life = msgspec.convert(life, Life)
+        self._stored = set(self.memory.entries)
         self._told = {number: state.status for number, state in self.memory.states.items()}
 
     def reset(self) -> None:

@@ -160,6 +160,19 @@ def test_the_freeze_frame_of_the_first_failure(car: Car) -> None:
     assert car.one("02 02 00 0D 00") == "42 02 00 21 22 0D 00 53"
 
 
+def test_clearing_the_code_of_the_frame_leaves_none_until_the_next_failure(car: Car) -> None:
+    car.fail(PEDAL)
+    car.fail(COOLANT)
+    assert car.one("14 21 22 16") == "54"
+    assert car.one("02 02 00") == "42 02 00 00 00"
+    car.fail(COOLANT)
+    car.advance(1.0)
+    assert car.one("02 02 00 0D 00") == "42 02 00 00 00"
+    car.vehicle.values[SPEED] = 40.0
+    car.fail(PEDAL)
+    assert car.one("02 02 00 0D 00") == "42 02 00 21 22 0D 00 28"
+
+
 # ---- 03, 04, 07, 0A
 
 
