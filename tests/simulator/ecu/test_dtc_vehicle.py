@@ -17,6 +17,8 @@ from simulator.generator import Simulation
 from simulator.scenario import load_scenario
 from tests.support import LONG
 
+pytestmark = pytest.mark.slow
+
 
 class World:
     """A vehicle in a scenario with all its ECUs, without buses."""
