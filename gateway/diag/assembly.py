@@ -71,6 +71,12 @@ def load_diagnostic_inputs(config: Config, base: Path, manifest: Manifest, clock
         server_context(section.doip, base)
     read_policy(section.firewall, base, _names(section))
     rules = load_rules(base / section.monitors.rules, manifest) if section.monitors.rules else NO_RULES
+    known = {ecu.name for ecu in section.ecus}
+    for name in sorted(rules.ecus):
+        if name not in known:
+            raise ConfigError(
+                f"a monitor watches ECU {name!r}, which is not configured", where="$.diagnostics.monitors"
+            )
     layouts = dict(load_descriptions(base / section.descriptions)) if section.descriptions else {}
     routing = RoutingTable()
     if config.routing.rules:
