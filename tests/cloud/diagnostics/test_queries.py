@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from cloud.auth.audit import CLI
 from cloud.clock import ManualClock
 from cloud.diagnostics.fault_routes import news_of
 from cloud.diagnostics.queries import FaultFilter
-from gateway.wire.dtc import parse_dtc
+from gateway.wire.dtc import format_dtc, parse_dtc
+from gateway.wire.dtc_texts import describe_dtc, load_texts
 from tests.cloud.diagnostics.support import SECOND_NS, fault_event, report
 from tests.cloud.support import EPOCH_NS, Cloud, cloud_in, make_check_in
+from tests.support import ROOT
 
 pytestmark = pytest.mark.anyio
 DAY_S = 86_400
@@ -213,3 +216,14 @@ async def test_the_code_of_a_report_is_written_as_it_was_read(tmp_path: Path) ->
         await cloud.services.diagnostics.keeper.take("VIN1", [fault_event(report(c)) for c in codes])
         found, _ = await cloud.services.diagnostics.queries.faults(FaultFilter(vehicle="VIN1"), 10, 0)
         assert {f.code: f.dtc for f in found} == {parse_dtc(c): c for c in codes}
+
+
+def test_the_simulated_cars_own_codes_have_words_to_load() -> None:
+    """What a maker numbers freely is in a file beside the cloud; the rest has words built in."""
+    ours = load_texts((ROOT / "cloud/diagnostics/examples/outrider_one.json").read_bytes(), "outrider_one.json")
+    assert ours.bad == 0
+    codes = set()
+    for path in (ROOT / "simulator" / "data" / "ecus").glob("*.toml"):
+        codes |= {parse_dtc(dtc["code"]) for dtc in tomllib.loads(path.read_text()).get("dtcs", [])}
+    assert len(codes) >= 50
+    assert [format_dtc(code) for code in sorted(codes) if not describe_dtc(code, ours.texts).known] == []
