@@ -12,8 +12,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from simulator.ecu.description import ecu_names
-from simulator.ecu.flash_image import TEST_KEY, ImageError, make_image, parse_header
+from simulator.ecu.description import ecu_names, load_description
+from simulator.ecu.flash_image import TEST_KEY, ImageError, ImageHeader, make_image, parse_header
 
 MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
 _SIZE = re.compile(r"(\d+)([kKmM]?)")
@@ -63,6 +63,8 @@ def image_command(args: argparse.Namespace) -> int:
             args.ecu, args.version, payload, key, hardware_id=args.hardware, part=args.part,
             compatibility=args.compatibility, address=args.address,
         )  # fmt: skip
+        header = parse_header(image)
+        _check_size(header)
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}", os.EX_NOINPUT)
     except (ImageError, ValueError) as error:
@@ -71,11 +73,19 @@ def image_command(args: argparse.Namespace) -> int:
         args.out.write_bytes(image)
     except OSError as error:
         return _fail(f"{args.out}: {error.strerror}", os.EX_CANTCREAT)
-    header = parse_header(image)
     print(
         f"{args.out}  {header.ecu} {header.version} for {header.hardware_id}, {len(image)} bytes at {header.address:#x}"
     )
     return os.EX_OK
+
+
+def _check_size(header: ImageHeader) -> None:
+    """Raises ``ImageError`` when a shipped ECU's memory is too small for the image."""
+    if header.ecu not in ecu_names():
+        return
+    for region in load_description(header.ecu).memory.regions:
+        if region.start == header.address and header.image_bytes > region.bytes:
+            raise ImageError(f"{header.image_bytes} bytes do not fit into {region.name}, {region.bytes} bytes")
 
 
 def made_up_payload(seed: str, size: int) -> bytes:

@@ -20,6 +20,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -31,6 +32,7 @@ MAGIC = b"ORIM"
 HEADER_VERSION = 1
 HEADER_BYTES, SIGNED_BYTES = 256, 192
 DEFAULT_ADDRESS = 0x00400000
+SOFTWARE_NUMBER = 0xF188
 _HEADER = struct.Struct(">4sHH16s16s16s16sIII32sH")
 #: Signs images of the shipped ECUs. A test key: anyone can make it, so it protects nothing but the bench.
 TEST_KEY = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"outrider simulated ecus, test key").digest())
@@ -70,16 +72,28 @@ def default_hardware_id(ecu: str) -> str:
     return f"{ecu.upper()[:10]}-HW-1"
 
 
+class _Shipped(NamedTuple):
+    hardware_id: str
+    part: str
+    address: int
+
+
 @cache
-def _shipped(ecu: str) -> tuple[str, int]:
-    """Hardware identifier and address of the application of an ECU that ships; defaults for any other name."""
+def _shipped(ecu: str) -> _Shipped:
+    """What images for an ECU that ships say where nothing else is asked for; made up for any other name."""
+    made_up = _Shipped(default_hardware_id(ecu), f"{ecu.upper()[:13]}-SW", DEFAULT_ADDRESS)
     if ecu not in ecu_names():
-        return default_hardware_id(ecu), DEFAULT_ADDRESS
+        return made_up
     description = load_description(ecu)
     flash = description.flash or {}
     application = next(iter(flash.get("regions", ())), "application")
     starts = [region.start for region in description.memory.regions if region.name == application]
-    return flash.get("hardware_id") or default_hardware_id(ecu), starts[0] if starts else DEFAULT_ADDRESS
+    number = description.did(SOFTWARE_NUMBER)
+    return _Shipped(
+        hardware_id=flash.get("hardware_id") or made_up.hardware_id,
+        part=made_up.part if number is None else str(number.fields[0].value),
+        address=starts[0] if starts else DEFAULT_ADDRESS,
+    )
 
 
 def make_image(
@@ -95,14 +109,14 @@ def make_image(
 ) -> bytes:
     """A signed image for one kind of ECU.
 
-    Where ``hardware_id`` and ``address`` are not given they are those of the shipped ECU's application.
+    Hardware identifier, part number and address are those of the shipped ECU unless given.
 
     Raises:
         ImageError: a text that is not ASCII or longer than 16 bytes, a number that does not fit, no payload.
     """
-    hardware_id = _shipped(ecu)[0] if hardware_id is None else hardware_id
-    address = _shipped(ecu)[1] if address is None else address
-    part = f"{ecu.upper()[:13]}-SW" if part is None else part
+    hardware_id = _shipped(ecu).hardware_id if hardware_id is None else hardware_id
+    address = _shipped(ecu).address if address is None else address
+    part = _shipped(ecu).part if part is None else part
     if not payload:
         raise ImageError("an image needs a payload")
     texts = [_text(text) for text in (ecu, hardware_id, part, version)]

@@ -29,7 +29,7 @@ def test_an_image_for_a_shipped_ecu(tmp_path: Path, capsys: pytest.CaptureFixtur
     image = out.read_bytes()
     header = parse_header(image)
     assert (header.ecu, header.version, header.hardware_id) == ("motor", "2.1.0", "OR1-MC-HW02")
-    assert header.address == 0x400000
+    assert (header.address, header.part) == (0x400000, "OR1-MC-SW01")
     assert len(image) == header.image_bytes == 256 + 256 * 1024
     assert is_signed(image, public_bytes(TEST_KEY))
     assert "motor 2.1.0 for OR1-MC-HW02" in capsys.readouterr().out
@@ -54,6 +54,7 @@ def test_own_payload_and_key(tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("--size", "0"), "1 byte to 64M"), (("--size", "65M"), "64M"), (("--size", "abc"), "expected a number"),
+        (("--size", "2M"), "do not fit into application"),
         (("--payload", "/nowhere/file"), "No such file"), (("--part", "x" * 17), "1 to 16"),
         (("--key", "/dev/null"), ""),
     ],
