@@ -46,6 +46,7 @@ class Hold:
     session: int = 1
     unlocked: frozenset[int] = frozenset()
     is_transferring: bool = False
+    assumed_from: tuple[int, frozenset[int]] | None = None  # what it was before a session that no answer will confirm
     is_abandoned: bool = False  # the tester left, or fell silent
     closing_tries: int = 0
 
@@ -82,7 +83,10 @@ class TargetState:
             self.hold = Hold(tester, now_ns, now_ns, request.sid)
         hold = self.hold
         hold.tester, hold.last_ns, hold.sid, hold.sub = tester, now_ns, request.sid, request.sub
+        if request.sid == 0x10:
+            hold.assumed_from = None
         if request.sid == 0x10 and suppressed and request.sub != 1:  # no answer will tell
+            hold.assumed_from = hold.session, hold.unlocked
             hold.session, hold.unlocked = request.sub or 1, frozenset()
 
     def renew(self, tester: TesterKey, now_ns: int) -> None:
@@ -109,6 +113,8 @@ class TargetState:
         hold.last_ns = now_ns
         if pdu[0] == 0x7F:
             if len(pdu) >= 3 and pdu[2] != 0x78:
+                if pdu[1] == 0x10 and hold.assumed_from is not None:  # it was refused after all
+                    (hold.session, hold.unlocked), hold.assumed_from = hold.assumed_from, None
                 self._release_if_done(pdu[1])
             return
         _positive(hold, pdu)
@@ -132,6 +138,7 @@ def _positive(hold: Hold, pdu: bytes) -> None:
     """What a positive answer says about session, unlocks and transfers (ISO 14229-1 §10.2, §10.4, §14)."""
     sub = pdu[1] & 0x7F if len(pdu) > 1 else 0
     if pdu[0] == 0x50:
+        hold.assumed_from = None
         hold.session, hold.unlocked, hold.is_transferring = sub, frozenset(), False
     elif pdu[0] == 0x51:
         hold.session, hold.unlocked, hold.is_transferring = 1, frozenset(), False

@@ -155,7 +155,7 @@ def test_more_than_can_be_kept_is_counted_and_told(tmp_path: Path) -> None:
     async def main() -> Bench:
         bench = Bench(tmp_path)
         for i in range(MAX_WAITING + 100):  # nobody writes yet
-            bench.log.record(AuditEntry(kind="write", tester=WORKSHOP, target=MOTOR, sid=0x2E, request=f"2e{i:04x}41"))
+            bench.log._queue([Record(number=0, at_ns=i, kind="write")])
         async with anyio.create_task_group() as tg:
             await tg.start(bench.log.run)
             await bench.until_written(MAX_WAITING + 1)
@@ -249,7 +249,7 @@ def test_alike_are_counted_until_their_time_is_over() -> None:
 
 def test_different_services_testers_and_allowed_requests_are_kept_apart() -> None:
     condenser = Condenser()
-    others = [entry(), entry(sid=0x14), entry(1, kind="write"), entry(2, kind="write")]
+    others = [entry(), entry(sid=0x14), entry(0x100, kind="write"), entry(0x200, kind="write")]
     others.append(AuditEntry(kind="refuse", tester=OTHER, target=MOTOR, sid=0x2E, rule="rule"))
     assert [len(condenser.add(other, 1)) for other in others] == [1] * 5
 
@@ -266,3 +266,26 @@ def test_condensing_is_bounded_and_loses_no_count() -> None:
     written = [r for i in range(3 * MAX_KINDS) for _ in range(2) for r in condenser.add(entry(i, kind="write"), 1)]
     assert len(condenser._windows) <= MAX_KINDS
     assert sum(r.count for r in [*written, *condenser.flush()]) == 6 * MAX_KINDS
+
+
+def test_the_blocks_of_a_download_are_one_record_each_ten_seconds() -> None:
+    condenser = Condenser()
+    written = [r for i in range(5000) for r in condenser.add(entry(i, kind="write", sid=0x36), 1 + i * 10_000_000)]
+    assert len(written) <= 11
+    assert sum(r.count for r in [*written, *condenser.flush()]) == 5000
+
+
+@pytest.mark.parametrize("kind", ["refuse", "write"])
+def test_requests_that_are_never_alike_do_not_wash_the_log_out(kind: str) -> None:
+    """An hour of different requests, from ever new addresses."""
+    condenser = Condenser()
+    count = written = total = 0
+    for second in range(0, 3600, 60):
+        for i in range(300):
+            tester = type(WORKSHOP)(port="doip", address=i)
+            other = AuditEntry(kind=kind, tester=tester, target=i % 7, sid=i % 64, request=f"{i % 64:02x}{i:04x}00")
+            records = condenser.add(other, (second * 1000 + 3 * i) * 1_000_000)
+            written, count, total = written + len(records), count + sum(r.count for r in records), total + 1
+    count += sum(r.count for r in condenser.flush())
+    assert count == total
+    assert written < (1500 if kind == "refuse" else 6000)

@@ -80,6 +80,13 @@ def test_a_session_without_answer_is_taken_as_open() -> None:
     assert bench.firewall.abandoned(bench.now_ns) == [(MOTOR, WORKSHOP)]
 
 
+def test_a_session_without_answer_that_was_refused_is_not_open() -> None:
+    bench = Bench()
+    assert bench.allows("1083")
+    bench.answer("7F1022")
+    assert bench.allows("2EF19041", by=OTHER)
+
+
 def test_during_a_download_others_may_not_even_read() -> None:
     bench = extended()
     bench.do("34004411112222333344445555", "7420FFFF")
