@@ -23,12 +23,16 @@ GROUPS: dict[str, tuple[str, str]] = {
     "scheme": ("gateway.collect.cli", "check collection schemes; tell what they cost and select"),
     "gateway": ("gateway.cli", "the runtime in the vehicle"),
     "cloud": ("cloud.cli", "the fleet service"),
+    "uds": ("tester.cli", "talk to ECUs: read, clear, flash, record"),
     "sim": ("simulator.cli", "a simulated vehicle, log replay and bus load"),
 }
 
 #: Exit statuses, after sysexits.h; docs/reference/exit-status.md explains them.
 EX_OK, EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE = 0, 64, 65, 66, 69, 70
 EX_CANTCREAT, EX_IOERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 73, 74, 75, 77, 78
+
+#: Import names of ours: one that is missing is a mistake, not an extra.
+_OURS = frozenset({"outrider", "gateway", "dbc", "cloud", "simulator", "tester"})
 
 #: What commands leave to ``main``: standard output that cannot take more.
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -69,7 +73,7 @@ def _run(named: str, arguments: Sequence[str]) -> int:
     try:
         parser = build_parser([named])
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in {"outrider", "gateway", "dbc", "cloud", "simulator"}:
+        if error.name is None or error.name.split(".")[0] in _OURS:
             raise
         print(f"outrider {named}: needs the Python package {error.name!r}, which is not installed", file=sys.stderr)
         return EX_UNAVAILABLE

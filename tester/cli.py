@@ -1,0 +1,22 @@
+"""``outrider uds COMMAND``: the bench technician's tool.
+
+Each command lives in a module of its own with an ``add_…_command(subparsers)``; what is not installed is asked for
+only by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tester.raw_cli import add_raw_command
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """All commands of the group."""
+    parser.description = (
+        "Talk to the ECUs of a vehicle by UDS: over SocketCAN, any interface of python-can, or DoIP. "
+        "Nothing is changed without --write."
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (add_raw_command,):
+        add(subparsers)
