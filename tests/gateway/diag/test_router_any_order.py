@@ -104,12 +104,14 @@ async def campaign(steps: list[tuple[int, int, int]]) -> None:
         assert bench.router.statistics().sessions == 1
 
 
+@pytest.mark.timeout(1800 if LONG else 120)
 @settings(max_examples=400 if LONG else 25, deadline=None)
 @given(steps=st.lists(STEP, max_size=40))
 def test_any_order_leaves_a_router_that_serves_the_next_tester(steps: list[tuple[int, int, int]]) -> None:
     asyncio.run(campaign(steps))
 
 
+@pytest.mark.timeout(1800 if LONG else 120)
 @pytest.mark.parametrize("seed", range(20 if LONG else 2))
 def test_a_long_day(seed: int) -> None:
     chance = random.Random(seed)
