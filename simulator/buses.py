@@ -50,6 +50,9 @@ BUSES: tuple[BusDescription, ...] = (
     _bus(4, "auxiliary", bitrate_bps=250_000),
 )
 
+#: The CAN side of the diagnostic connector carries only testers and the gateway; the vehicle itself is not on it.
+DIAGNOSTIC_VCAN, DIAGNOSTIC_GROUP = "vcan5", "239.74.163.7"
+
 BUS_NAMES: tuple[str, ...] = tuple(bus.name for bus in BUSES)
 #: Where the body controller listens for actuator messages.
 BODY = BUS_NAMES.index("body")

@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from udsoncan.Response import Response
 from udsoncan.services.Authentication import Authentication
@@ -200,6 +200,7 @@ def test_encryption_is_refused(bench: Bench) -> None:
     assert bench.one(secured(bench, "22 F1 86", 1, flags=0x71)) == "7F 84 31"
 
 
+@settings(deadline=None)
 @given(at=st.integers(1, 26), bit=st.integers(0, 7))
 def test_an_altered_secured_request_does_nothing(at: int, bit: int) -> None:
     bench = Bench("battery")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.ecu.keys import ALGORITHMS, SeedSource, aes_cmac, xor_rotate
@@ -144,6 +144,7 @@ def test_seeds_do_not_repeat(bench: Bench) -> None:
     assert len(seeds) == 10_000
 
 
+@settings(deadline=None)
 @given(st.integers(2, 32), st.integers())
 def test_seed_source_is_a_permutation(length: int, start: int) -> None:
     source = SeedSource(random.Random(start).randbytes, length)
@@ -163,6 +164,7 @@ def test_cmac_of_the_rfc() -> None:
     assert aes_cmac(bytes.fromhex("6bc1bee22e409f96e93d7e117393172a"), key).hex() == "070a16b46b4d4144f79bdd9dd04a287c"
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["xor", "xor_rotate"]), st.binary(min_size=2, max_size=32), st.binary(min_size=1, max_size=16))
 def test_keys_have_the_length_of_seeds(name: str, seed: bytes, constant: bytes) -> None:
     assert len(ALGORITHMS[name](seed, constant)) == len(seed)

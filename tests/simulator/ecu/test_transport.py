@@ -7,7 +7,7 @@ from collections import deque
 
 import isotp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.ecu.description import ecu_names
@@ -141,6 +141,7 @@ def test_identifiers_of_normal_fixed_addressing() -> None:
     assert listened(shipped("telematics").transport) == [(0x18DA50F1, True), (0x18DB33F1, True)]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_single_frames_never_give_more_than_they_hold(data: bytes) -> None:
     payload = single_frame(data)
@@ -149,6 +150,7 @@ def test_single_frames_never_give_more_than_they_hold(data: bytes) -> None:
         assert len(payload) < len(data)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=8), max_size=30))
 def test_arbitrary_frames_are_survived(frames: list[bytes]) -> None:
     line = Line("motor", TESTERS["motor"])
