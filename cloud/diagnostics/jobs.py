@@ -28,6 +28,7 @@ MAX_TITLE_CHARS = 200
 #: How long after its end an order that the vehicle has accepted is waited for.
 ANSWER_GRACE_NS = 600_000_000_000
 DAY_NS = 86_400_000_000_000
+WORDS = {"read_dtcs": "read trouble codes", "clear_dtcs": "clear trouble codes", "read_did": "read data"}
 
 
 class JobOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,7 +274,9 @@ def summary(steps: Sequence[Step]) -> str:
     parts = []
     for step in steps[:6]:
         number = "" if step.parameter is None else f" {step.parameter:04X}"
-        parts.append(f"{step.do.replace('_', ' ')}{number} on {'all ECUs' if step.ecu == '*' else step.ecu}")
+        parts.append(
+            f"{WORDS.get(step.do, step.do.replace('_', ' '))}{number} on {'all ECUs' if step.ecu == '*' else step.ecu}"
+        )
     return (", ".join(parts) + (", …" if len(steps) > 6 else ""))[:MAX_TITLE_CHARS]
 
 

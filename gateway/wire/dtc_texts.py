@@ -111,7 +111,8 @@ def describe_dtc(code: int, texts: Texts | None = None) -> DtcText:
         base, source = found, "outrider"
     known = bool(base)
     base = base or f"Unknown {area} fault" + (" of the maker" if origin == "maker" else "")
-    text = f"{base} ({failure})" if failure else base
+    is_said = not failure or (base.endswith("too hot") and failure.startswith("too hot"))
+    text = base if is_said else f"{base} ({failure})"
     return DtcText(code=written, text=text, failure=failure, area=area, origin=origin, known=known, source=source)
 
 

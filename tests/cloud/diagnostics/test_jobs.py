@@ -301,7 +301,7 @@ async def test_who_asked_what_and_what_came_of_it_is_in_the_audit_trail(tmp_path
             ("user:the-admin", "diagnostics.job", f"job {job['id']}"),
         ]
         assert "asked for by user:the-admin: completed: clear_dtcs ecu0 ok; clear_dtcs ecu1 refused" in trail[0][3]
-        assert "1 vehicles: clear dtcs on all ECUs" in trail[1][3]
+        assert "1 vehicles: clear trouble codes on all ECUs" in trail[1][3]
 
 
 async def test_a_revoked_or_erased_vehicle_gets_no_orders_and_leaves_none(tmp_path: Path) -> None:

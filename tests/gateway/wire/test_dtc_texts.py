@@ -42,6 +42,7 @@ def test_at_least_two_hundred_codes_have_words_and_no_family_overlaps_another() 
     ("code", "text"),
     [
         ("P0A2F-00", "Drive motor A too hot"),
+        ("P0A2F-4B", "Drive motor A too hot"),
         ("P0A2C-00", "Drive motor A temperature sensor: signal too low"),
         ("U0111-87", "Lost communication with battery energy control A (message missing)"),
         ("P1234-16", "Unknown powertrain fault of the maker (voltage below its limit)"),
