@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from tester.dtc_cli import add_dtc_command
 from tester.raw_cli import add_raw_command
 
 
@@ -18,5 +19,5 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "Nothing is changed without --write."
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_raw_command,):
+    for add in (add_dtc_command, add_raw_command):
         add(subparsers)

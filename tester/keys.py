@@ -76,9 +76,9 @@ def key_function(
     name = algorithm or (known.algorithm if known else "")
     secret = _constant(constant or (known.constant if known else ""))
     if not name:
-        levels = ", ".join(f"{n:02X} {found.name}".strip() for n, found in ecu.levels.items()) or "none"
+        levels = ", ".join(f"{n:02X}" for n in ecu.levels) or "none"
         raise UsageError(
-            f"{ecu.name}: no key algorithm for level {level:02X} (the vehicle file has {levels}); give --algorithm or --key"
+            f"{ecu.name}: no key algorithm for level {level:02X} (known: {levels}); give --algorithm or --key"
         )
     if name in ALGORITHMS:
         chosen = ALGORITHMS[name]
