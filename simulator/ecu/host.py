@@ -226,6 +226,15 @@ class EcuHost:
             if file >= 0:
                 watcher.watch(file, handle)
 
+    def files(self) -> list[int]:
+        """What is readable when something has come; -1 for what cannot be watched."""
+        return [file for file, _ in self._watched]
+
+    def hear(self) -> None:
+        """Take what has come, for callers that do not ``watch``."""
+        for _, handle in self._watched:
+            handle()
+
     def poll(self, now_s: float) -> None:
         """Let time pass for all ECUs; hears links that cannot be watched."""
         for file, handle in self._watched:
