@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 
+from tester.did_cli import add_did_command, add_info_command
 from tester.dtc_cli import add_dtc_command
+from tester.flash_cli import add_flash_command
 from tester.raw_cli import add_raw_command
 
 
@@ -19,5 +21,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "Nothing is changed without --write."
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_dtc_command, add_raw_command):
+    for add in (
+        add_info_command,
+        add_dtc_command,
+        add_did_command,
+        add_raw_command,
+        add_flash_command,
+    ):
         add(subparsers)

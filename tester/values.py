@@ -55,6 +55,8 @@ def _rounded(value: float) -> float | int:
 def text_or_hex(data: bytes) -> str:
     """Text where all is printable (trailing zeros and 0xFF cut), else hexadecimal."""
     body = data.rstrip(b"\x00\xff").strip()
+    if data and not data.strip(b" "):
+        return "(blank)"
     if body and all(0x20 <= byte < 0x7F for byte in body):
         return body.decode("ascii")
     return data.hex(" ").upper()
