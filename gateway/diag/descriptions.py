@@ -1,7 +1,8 @@
 """Names and layouts of the ECUs' identifiers, from the JSON that ``outrider sim describe --json`` prints.
 
 Of each ECU its ``dids`` are used: ``{"0102": {"name": …, "bytes": 4, "fields": [{"name", "bytes", "encoding", "scale",
-"offset", "unit", "values"}]}}``. Everything else is ignored, so that any tool may write the file.
+"offset", "unit", "values"}]}}``, and the words for its trouble codes, ``{"services": {"19": {"details": {"codes":
+{"0AA61A": …}}}}}``. Everything else is ignored, so that any tool may write the file.
 """
 
 from __future__ import annotations
@@ -35,9 +36,22 @@ class _Did(msgspec.Struct, frozen=True):
     fields: tuple[_Field, ...] = ()
 
 
+class _Details(msgspec.Struct, frozen=True):
+    codes: dict[str, str] = {}
+
+
+class _Service(msgspec.Struct, frozen=True):
+    details: _Details = _Details()
+
+
+class _Services(msgspec.Struct, frozen=True):
+    read_dtcs: _Service = msgspec.field(default=_Service(), name="19")
+
+
 class _Ecu(msgspec.Struct, frozen=True):
     ecu: str
     dids: dict[str, _Did] = {}
+    services: _Services = _Services()
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -76,7 +90,8 @@ def _layout(ecu: _Ecu) -> EcuLayout:
             dids[number] = msgspec.structs.replace(fields[0], name=name)
         else:
             dids[number] = DidLayout(name=name, length=did.bytes, parts=fields)
-    return EcuLayout(dids=dids, extended=USUAL_EXTENDED)
+    texts = {int(code, 16): text for code, text in ecu.services.read_dtcs.details.codes.items()}
+    return EcuLayout(dids=dids, extended=USUAL_EXTENDED, texts=texts)
 
 
 def _field(field: _Field) -> DidLayout:

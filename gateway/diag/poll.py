@@ -299,12 +299,13 @@ class DtcPoller:
 
     async def _with_details(self, watched: _Watched, changes: Sequence[DtcChange]) -> list[DtcReport]:
         client = self._client_of(watched)
-        reader = DetailReader(client, self._layouts.get(watched.ecu.name, EcuLayout()))
+        layout = self._layouts.get(watched.ecu.name, EcuLayout())
+        reader = DetailReader(client, layout)
         reports, left = [], MAX_DETAILS
         for change in changes:
             report = DtcReport(
                 ecu=watched.ecu.name, code=change.code, status=change.status, previous=change.previous,
-                change=change.kind,
+                change=change.kind, text=layout.texts.get(change.code, ""),
             )  # fmt: skip
             if self._section.snapshots and change.needs_details:
                 if left and not reader.has_failed:

@@ -80,10 +80,11 @@ USUAL_EXTENDED: dict[int, ExtendedLayout] = {
 
 
 class EcuLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known beforehand of one ECU's snapshots and extended data."""
+    """What is known beforehand of one ECU's snapshots and extended data. ``texts``: words for its trouble codes."""
 
     dids: Mapping[int, DidLayout] = {}
     extended: Mapping[int, ExtendedLayout] = msgspec.field(default_factory=lambda: USUAL_EXTENDED)
+    texts: Mapping[int, str] = {}
 
 
 class DetailReader:

@@ -17,10 +17,12 @@ from dbc.logs import LogError, open_log
 from outrider.demo.processes import Child, Children, DemoError, run
 from outrider.demo.result import Outcome, outcome_of, report
 from outrider.demo.stage import Bus, Cloud, Vehicle, data_directory, fresh_directory
+from outrider.demo.workshop import control, diagnostics_config, visit
 from simulator.buses import BUSES
 
 RECORDED_LOG, RECORDED_DBC = "can/logs/rav4_2016_bus0_60s.log.xz", "can/dbc/toyota_new_mc_pt_generated.dbc"
 SETTLE_S = 60.0
+WORKSHOP_S = 300.0  # the visit ends it before
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -118,19 +120,36 @@ def _simulated(arguments: argparse.Namespace, directory: Path, children: Childre
         for b in BUSES
     ]
     vehicle = Vehicle("SIMULATED-1", directory / "simulated-1", children, buses)
-    vehicle.prepare(cloud)
+    vehicle.directory.mkdir(parents=True, exist_ok=True)
+    diagnostics, port = diagnostics_config(vehicle.directory, interface)
+    vehicle.prepare(cloud, more=diagnostics)
     vehicle.start()
-    summary = vehicle.directory / "sent.json"
-    simulator = children.start(
-        "simulator",
-        *("sim", "run", "--scenario", arguments.scenario, "--interface", interface),
-        *("--duration", str(seconds), "--summary", str(summary)),
-    )
-    _watch(cloud, vehicle, simulator, seconds + SETTLE_S)
-    if simulator.wait(SETTLE_S):
-        raise DemoError(f"the simulator failed; its log ends:\n{simulator.tail()}")
-    sent = {name: int(bus["sent"]) for name, bus in json.loads(summary.read_text())["buses"].items()}
-    return _finish(cloud, vehicle, sent)
+    sent: dict[str, int] = {}
+
+    def simulate(scenario: str, duration_s: float, *more: str) -> Child:
+        return children.start(
+            "simulator",
+            *("sim", "run", "--scenario", scenario, "--interface", interface, "--duration", str(duration_s)),
+            *("--summary", str(vehicle.directory / "sent.json"), "--state", str(vehicle.directory / "ecus"), *more),
+        )
+
+    def count(simulator: Child) -> None:
+        if simulator.wait(SETTLE_S):
+            raise DemoError(f"the simulator failed; its log ends:\n{simulator.tail()}")
+        for name, bus in json.loads((vehicle.directory / "sent.json").read_text())["buses"].items():
+            sent[name] = sent.get(name, 0) + int(bus["sent"])
+
+    driving = simulate(arguments.scenario, seconds)
+    _watch(cloud, vehicle, driving, seconds + SETTLE_S)
+    count(driving)
+    say("\n3. In the workshop: the car stands with the ignition on, the gateway asks its ECUs for trouble codes")
+    say(f"   testers come in by DoIP on 127.0.0.1:{port}, past the firewall, and by the connector's CAN bus")
+    control_socket = vehicle.directory / "simulator.sock"
+    standing = simulate("workshop", WORKSHOP_S, "--control", str(control_socket))
+    visit(cloud, vehicle, standing, control_socket, say)
+    control(control_socket, do="stop")
+    count(standing)
+    return _finish(cloud, vehicle, sent, has_ecus=True)
 
 
 def _recorded(arguments: argparse.Namespace, directory: Path, children: Children, cloud: Cloud) -> Outcome:
@@ -138,7 +157,7 @@ def _recorded(arguments: argparse.Namespace, directory: Path, children: Children
     counts, duration_s = _count(log)
     speed = arguments.speed if arguments.speed is not None else (8.0 if arguments.headless else 2.0)
     rate = f"at {speed:g} times its speed" if speed else "as fast as possible"
-    say(f"\n3. A second vehicle: {what}, replayed {rate}")
+    say(f"\n4. A second vehicle: {what}, replayed {rate}")
     buses = [
         Bus(name=_bus_name(name), dbc=_dbc_for(name, dbc_files), interface="replay", channel=str(log), log_bus=name)
         for name in counts
@@ -213,10 +232,10 @@ def _watch(cloud: Cloud, vehicle: Vehicle, driver: Child, limit_s: float) -> Non
         say()
 
 
-def _finish(cloud: Cloud, vehicle: Vehicle, sent: dict[str, int]) -> Outcome:
+def _finish(cloud: Cloud, vehicle: Vehicle, sent: dict[str, int], *, has_ecus: bool = False) -> Outcome:
     """Stop the gateway cleanly and ask the cloud for the accounting once it has the last report."""
     status = vehicle.stop()
     if status:
         assert vehicle.process is not None
         raise DemoError(f"the gateway of {vehicle.name} ended with status {status}:\n{vehicle.process.tail()}")
-    return outcome_of(cloud, vehicle.name, sent)
+    return outcome_of(cloud, vehicle.name, sent, has_ecus=has_ecus)

@@ -91,6 +91,17 @@ class Cloud:
         answer.raise_for_status()
         return answer.json()
 
+    def post(self, path: str, body: object) -> Any:
+        """One REST answer to something sent.
+
+        Raises:
+            DemoError: it was refused.
+        """
+        answer = self._http.post(path, json=body)
+        if answer.is_error:
+            raise DemoError(f"the cloud refused {path}: {answer.text}")
+        return answer.json()
+
     def token(self, vehicle: str) -> str:
         """A one-time token for a vehicle's enrolment."""
         out = run("cloud", "token", "create", vehicle, "--config", str(self.config), "--json")
@@ -149,6 +160,7 @@ class Vehicle:
         schemes: Mapping[str, str] | None = None,
         settings: Settings | None = None,
         speed: float = 1.0,
+        more: str = "",
     ) -> None:
         """Compile the manifest, write schemes and configuration, enrol.
 
@@ -157,6 +169,7 @@ class Vehicle:
             schemes: file name -> content; everything on change by default.
             settings: section -> key -> value, over what the demo sets in the gateway's configuration.
             speed: of a replay.
+            more: text that is put behind the gateway's configuration.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         pairs = [part for bus in self.buses for part in ("--dbc", f"{bus.name}={bus.dbc}")]
@@ -164,7 +177,7 @@ class Vehicle:
         files = schemes or {"everything.toml": EVERYTHING.format(id="everything")}
         for name, content in files.items():
             (self.directory / name).write_text(content)
-        self.config.write_text(self._config_text(list(files), settings or {}, speed))
+        self.config.write_text(self._config_text(list(files), settings or {}, speed) + more)
         token_file = self.directory / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(cloud.token(self.name))

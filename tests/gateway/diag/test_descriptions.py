@@ -49,6 +49,13 @@ def test_fields_become_named_values_with_units_and_labels(tmp_path: Path) -> Non
     }
 
 
+def test_trouble_codes_have_words(tmp_path: Path) -> None:
+    path = tmp_path / "ecus.json"
+    service = {"details": {"codes": {"0AA61A": "Insulation too low"}, "capacity": 3}}
+    path.write_text(json.dumps({"ecus": [{"ecu": "m", "services": {"19": service, "22": {}}}]}))
+    assert load_descriptions(path)["m"].texts == {0x0AA61A: "Insulation too low"}
+
+
 def test_bytes_of_another_length_are_told_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "ecus.json"
     path.write_text(json.dumps({"ecus": [{"ecu": "m", "dids": {"0100": {"bytes": 2, "fields": [field(2)]}}}]}))
