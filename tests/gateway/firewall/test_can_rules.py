@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbc.manifest import Manifest
@@ -88,6 +88,7 @@ def test_the_same_identifier_may_go_on_to_a_third_bus(manifest: Manifest) -> Non
     assert [route.to for route in table.routes] == [("chassis",), ("battery",)]
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(0, 0x7FF), st.integers(0, 0x7FF)).map(sorted))
 def test_masks_match_exactly_the_range(bounds: list[int]) -> None:
     ids = IdRange(False, *bounds)
