@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import argparse
 
+from tester.control_cli import add_present_command, add_reset_command, add_session_command, add_unlock_command
 from tester.did_cli import add_did_command, add_info_command
 from tester.dtc_cli import add_dtc_command
 from tester.flash_cli import add_flash_command
+from tester.memory_cli import add_memory_command
+from tester.obd_cli import add_obd_command
 from tester.raw_cli import add_raw_command
+from tester.routine_cli import add_io_command, add_routine_command
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +29,15 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         add_info_command,
         add_dtc_command,
         add_did_command,
+        add_session_command,
+        add_unlock_command,
+        add_routine_command,
+        add_io_command,
+        add_memory_command,
+        add_reset_command,
+        add_present_command,
         add_raw_command,
         add_flash_command,
+        add_obd_command,
     ):
         add(subparsers)

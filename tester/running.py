@@ -24,7 +24,7 @@ from tester.errors import RefusedError, TesterError, UsageError
 from tester.options import load_defaults, vehicle_of, vias_of, waits_of
 from tester.output import error_json, exit_status, note, say_json
 from tester.session_log import SessionLog
-from tester.vehicle import Ecu
+from tester.vehicle import Ecu, Vehicle
 
 T = TypeVar("T")
 Work = Callable[[argparse.Namespace, Bench], Awaitable[int]]
@@ -72,6 +72,15 @@ def on_bench(work: Work) -> Callable[[argparse.Namespace], int]:
 
     def run(args: argparse.Namespace) -> int:
         return guarded(args, lambda: asyncio.run(main(args)))
+
+    return run
+
+
+def offline(work: Callable[[argparse.Namespace, Vehicle], int]) -> Callable[[argparse.Namespace], int]:
+    """Likewise, for what only looks at the vehicle file."""
+
+    def run(args: argparse.Namespace) -> int:
+        return guarded(args, lambda: work(args, vehicle_of(args, load_defaults())))
 
     return run
 
