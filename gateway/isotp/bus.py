@@ -78,7 +78,8 @@ class IsoTpBus:
         return channels.open_functional_listener(self.link, requests)
 
     async def aclose(self) -> None:
-        """Release the link; its channels are to be closed before."""
+        """Release the link. Channels still open fail from now on; who waits for a message gets an ``IsoTpError``."""
+        registry_of(self.link).close()
         await self.link.aclose()
 
     def _make(self, link: CanLink, address: Address, settings: Settings) -> SharedEndpoint:

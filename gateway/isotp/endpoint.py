@@ -88,7 +88,9 @@ class Endpoint:
         return not self._sinks
 
     def close(self) -> None:
-        """End it: a transmission under way fails."""
+        """See ``SharedEndpoint``."""
+        if self._closed:
+            return
         self._closed = True
         self._unhear()
         for timer in (self._timer, self._pump_timer):
@@ -97,6 +99,7 @@ class Endpoint:
         self._timer = self._pump_timer = None
         if self._waiter is not None:
             self._waiter.set()
+        self._tell(IsoTpError("link", "the bus was closed"))
 
     async def send(self, pdu: bytes) -> None:
         """See ``DiagnosticChannel.send``; messages of several callers go one after the other."""

@@ -141,6 +141,7 @@ class KernelEndpoint:
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._wake()
+        self._tell(IsoTpError("link", "the bus was closed"))
         # close(2) waits for a transmission under way, up to its time-out.
         self._loop.run_in_executor(None, self._socket.close)
 

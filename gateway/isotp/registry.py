@@ -28,7 +28,7 @@ class SharedEndpoint(Protocol):
         """See ``DiagnosticChannel.send``; messages of several callers go one after the other."""
 
     def close(self) -> None:
-        """End it: a transmission under way fails. Idempotent."""
+        """End it: a transmission under way fails, and sinks still attached are told. Idempotent."""
 
 
 Make = Callable[[CanLink, Address, Settings], SharedEndpoint]
@@ -59,6 +59,12 @@ class Registry:
             endpoint.close()
             if self._endpoints.get(address) is endpoint:
                 del self._endpoints[address]
+
+    def close(self) -> None:
+        """The link is being closed: end all endpoints."""
+        endpoints, self._endpoints, self.make = self._endpoints, {}, Endpoint
+        for endpoint in endpoints.values():
+            endpoint.close()
 
 
 _registries: WeakKeyDictionary[CanLink, Registry] = WeakKeyDictionary()

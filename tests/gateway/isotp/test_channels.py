@@ -13,6 +13,7 @@ from gateway.can.link_memory import MemoryBus
 from gateway.errors import TransportError
 from gateway.isotp import (
     Address,
+    IsoTpBus,
     IsoTpError,
     OversizeError,
     Settings,
@@ -443,5 +444,42 @@ def test_a_message_too_long_to_send_is_a_transport_error_with_figures() -> None:
             await a.send(bytes(4096))
         assert isinstance(raised.value, TransportError)
         assert raised.value.limit_bytes == 4095
+
+    run(body)
+
+
+def test_closing_the_bus_ends_what_is_still_open() -> None:
+    async def body() -> None:
+        bus = IsoTpBus("virtual", "isotp-closing")
+        channel = bus.open_channel(NORMAL)
+        tasks = [asyncio.create_task(channel.send(pattern(100))), asyncio.create_task(channel.receive())]
+        await turns()
+        await bus.aclose()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(result, TransportError)
+        with pytest.raises(TransportError):
+            await channel.send(b"x")
+        await channel.aclose()
+
+    run(body)
+
+
+def test_a_bus_of_python_can_carries_conversations() -> None:
+    async def body() -> None:
+        here, there = IsoTpBus("virtual", "isotp"), IsoTpBus("virtual", "isotp")
+        assert not here.uses_kernel(Settings())
+        tester, ecu = here.open_channel(NORMAL), there.open_channel(NORMAL.reversed())
+        await tester.send(pattern(3000))
+        assert await ecu.receive() == pattern(3000)
+        await here.aclose()
+        await there.aclose()
+
+    run(body)
+
+
+def test_the_kernel_always_where_it_has_no_isotp_is_an_error() -> None:
+    async def body() -> None:
+        with pytest.raises(TransportError, match="CONFIG_CAN_ISOTP"):
+            IsoTpBus("virtual", "isotp", kernel="always")
 
     run(body)
