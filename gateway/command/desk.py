@@ -81,6 +81,7 @@ class OrderDesk:
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Work until cancelled; an order that is being carried out then is answered as interrupted next time."""
         self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
+        self._queue.clear()  # of a run that failed: they are answered as interrupted
         self._kept = await to_thread.run_sync(self._store.load)
         try:
             self._gate = OrderGate(self._vehicle, self._key(), self._kept, self._handlers, self._rules)

@@ -281,6 +281,29 @@ def test_an_order_interrupted_by_a_crash_is_answered_and_not_carried_out_again(t
     assert bench.store.load().orders["order-1"].is_done
 
 
+def test_after_the_desk_itself_was_restarted_no_order_is_both_interrupted_and_carried_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    async def never(wanted: Order) -> tuple[StepResult, ...]:
+        await anyio.sleep_forever()
+        return ()
+
+    async def main() -> None:
+        quick, bench.handler.execute = bench.handler.execute, never  # type: ignore[method-assign]  # a slow ECU
+        async with bench.running():
+            bench.offer(signed(order()), signed(order("order-2")))
+            await bench.told("accepted", order_id="order-2")
+        bench.handler.execute = quick  # type: ignore[method-assign]  # quick again
+        async with bench.running():
+            await bench.told("accepted", "running", "done")
+            await bench.told("accepted", "done", order_id="order-2")
+            bench.offer(signed(order("order-3")))
+            await bench.told("accepted", "running", "done", order_id="order-3")
+
+    asyncio.run(main())
+    assert bench.handler.done == ["order-3"]
+
+
 def test_a_damaged_memory_is_put_aside_and_no_old_order_is_obeyed(tmp_path: Path) -> None:
     (tmp_path / MEMORY_FILE).write_bytes(b'{"floor_ns":1,"orders":{"order-1":')
 
