@@ -14,6 +14,7 @@ import numpy as np
 from dbc.decode.layout import problem_of
 from dbc.frames import FrameBatch
 from dbc.manifest import Manifest
+from gateway.can.observer import Wanted
 from gateway.collect.names import NameError_, Names
 from gateway.diag.config import VehicleStateSection
 from gateway.dtc.latest import NEVER, LatestSignals
@@ -54,7 +55,7 @@ class VehicleState:
         self._km_per_unit = _KM_PER.get(unit, 1.0)
         self._kmh_per_unit = _KMH_PER[section.speed_unit]
 
-    def wanted(self) -> dict[str, Collection[tuple[int, bool]]]:
+    def wanted(self) -> dict[str, Collection[Wanted]]:
         """See ``FrameObserver``."""
         return dict(self._latest.wanted())
 

@@ -14,11 +14,28 @@ from numpy.typing import NDArray
 from dbc.decode import Decoder
 from dbc.decode.identify import Identifier
 from dbc.frames import ERROR, EXTENDED, FD, MAX_LENGTH, REMOTE, FrameBatch
-from dbc.manifest import Manifest
+from dbc.manifest import WILDCARD_SA, Manifest, Message
+from gateway.can.model import IdFilter
+from gateway.can.observer import Wanted
 from gateway.collect.scaling import Scaling
 
+#: What of a J1939 identifier tells the group and who sent it: not the priority, not the destination of PDU1.
+_GROUP, _DESTINATION, _SENDER = 0x03FF0000, 0x0000FF00, 0x000000FF
+_BROADCAST_FROM = 240  # PDU formats from here on have no destination (SAE J1939-21)
 #: Not seen yet.
 NEVER = -(1 << 62)
+
+
+def filter_of(message: Message) -> Wanted:
+    """What lets every frame of a message pass. A J1939 message comes in any priority, and to or from any address."""
+    if message.pgn is None:
+        return message.can_id, message.extended
+    mask = _GROUP
+    if message.pgn >> 8 & 0xFF >= _BROADCAST_FROM:
+        mask |= _DESTINATION
+    if message.can_id & _SENDER != WILDCARD_SA:
+        mask |= _SENDER
+    return IdFilter(message.can_id & mask, message.extended, mask)
 
 
 class LatestSignals:
@@ -63,12 +80,12 @@ class LatestSignals:
         self._can_id = np.array([m.can_id for m in layouts], np.uint32)
         self._flags = np.array([(EXTENDED if m.extended else 0) | (FD if m.fd else 0) for m in layouts], np.uint8)
 
-    def wanted(self) -> dict[str, set[tuple[int, bool]]]:
-        """As ``FrameObserver.wanted``. Of a J1939 message the identifier that the DBC has."""
-        wanted: dict[str, set[tuple[int, bool]]] = {}
+    def wanted(self) -> dict[str, set[Wanted]]:
+        """As ``FrameObserver.wanted``."""
+        wanted: dict[str, set[Wanted]] = {}
         for number in self.messages:
             message = self.manifest.messages[number]
-            wanted.setdefault(self.manifest.buses[message.bus], set()).add((message.can_id, message.extended))
+            wanted.setdefault(self.manifest.buses[message.bus], set()).add(filter_of(message))
         return wanted
 
     def slots(self, frames: FrameBatch) -> NDArray[np.intp]:

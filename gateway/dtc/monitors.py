@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from dbc.frames import ERROR, FrameBatch
 from dbc.integrity import Verifier
 from dbc.manifest import Manifest
+from gateway.can.observer import Wanted
 from gateway.dtc.checks import Check, Look, make_check
-from gateway.dtc.latest import NEVER, LatestSignals
+from gateway.dtc.latest import NEVER, LatestSignals, filter_of
 from gateway.dtc.memory import FaultMemory
 from gateway.dtc.model import Definition, Environment, FrozenValue, TestResult
 from gateway.dtc.ports import Vehicle
@@ -127,13 +128,13 @@ class MonitorEngine:
 
     # -- FrameObserver ------------------------------------------------------------------------------------------
 
-    def wanted(self) -> dict[str, Collection[tuple[int, bool]]]:
+    def wanted(self) -> dict[str, Collection[Wanted]]:
         """See ``FrameObserver``. A bus that is watched as a whole lets its most frequent message pass."""
         wanted = self._latest.wanted()
         for bus in self._watched_buses:
             cyclic = [m for m in self.manifest.messages if m.bus == bus and m.cycle_ms]
             for message in sorted(cyclic, key=lambda m: m.cycle_ms or 0)[:4]:
-                wanted.setdefault(self.manifest.buses[bus], set()).add((message.can_id, message.extended))
+                wanted.setdefault(self.manifest.buses[bus], set()).add(filter_of(message))
         return dict(wanted)
 
     def observe(self, frames: FrameBatch, now_ns: int) -> None:

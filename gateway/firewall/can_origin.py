@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from dbc.frames import ERROR, EXTENDED, FrameBatch
+from gateway.can.observer import Wanted
 from gateway.firewall.can_core import MAX_REFUSED_KEYS, Reason, Refused
 from gateway.firewall.can_rules import RoutingTable
 
@@ -28,7 +29,7 @@ class OriginWatch:
         self._found: Counter[tuple[str, str, int, bool]] = Counter()
         rows: list[tuple[int, int, int, int]] = []  # first key, last key, bus, rule
         self._rules = [origin.name for origin in table.origins]
-        self._wanted: dict[str, set[tuple[int, bool]]] = {}
+        self._wanted: dict[str, set[Wanted]] = {}
         for number, origin in enumerate(table.origins):
             for ids in origin.ids:
                 allowed = {origin.bus}
@@ -47,7 +48,7 @@ class OriginWatch:
                         self._wanted.setdefault(bus, set()).update(keys)
         self._rows = np.array(rows, np.int64).reshape(-1, 4)
 
-    def wanted(self) -> dict[str, Collection[tuple[int, bool]]]:
+    def wanted(self) -> dict[str, Collection[Wanted]]:
         """See ``FrameObserver``; ranges above ``MAX_FILTERED`` identifiers are seen only where filters are off."""
         return dict(self._wanted)
 

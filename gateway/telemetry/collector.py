@@ -11,7 +11,7 @@ import numpy as np
 from anyio.abc import TaskStatus
 
 from gateway.can.model import BusCounters, Filters, IdFilter, SourceEnded
-from gateway.can.observer import FrameObserver
+from gateway.can.observer import FrameObserver, Wanted
 from gateway.can.ports import FrameSource
 from gateway.collect import OUTCOMES, Collected, Selector
 from gateway.collect.budget import BudgetKeeper
@@ -105,12 +105,12 @@ class Collector:
         if not self._filtered_buses or 0 <= now_ns - self._retune_at_ns < RETUNE_NS:
             return
         self._retune_at_ns = now_ns
-        observed: dict[str, set[tuple[int, bool]]] = {}
+        observed: dict[str, set[Wanted]] = {}
         for observer in self._observers:
             for name, needed in observer.wanted().items():
                 observed.setdefault(name, set()).update(needed)
         wanted: Filters = {
-            name: [IdFilter(can_id, extended) for can_id, extended in sorted({*ids, *observed.get(name, ())})]
+            name: [IdFilter(*wanted) for wanted in sorted({*ids, *observed.get(name, ())})]
             for name, ids in zip(self._selector.manifest.buses, self._selector.kernel_filters(), strict=True)
             if ids is not None and name in self._filtered_buses
         }
