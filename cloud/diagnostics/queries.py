@@ -147,12 +147,17 @@ class FaultQueries:
     async def history(self, wanted: FaultFilter, limit: int, offset: int) -> tuple[list[ChangeView], int]:
         """A page of changes, newest first."""
         conditions = self._conditions(msgspec.structs.replace(wanted, present=None), FaultChangeRow)
-        query = select(FaultChangeRow).where(*conditions)
+        same = and_(
+            FaultRow.vehicle_id == FaultChangeRow.vehicle_id,
+            FaultRow.ecu == FaultChangeRow.ecu,
+            FaultRow.code == FaultChangeRow.code,
+        )
+        query = select(FaultChangeRow, FaultRow.text).outerjoin(FaultRow, same).where(*conditions)
         query = query.order_by(FaultChangeRow.at_ns.desc(), FaultChangeRow.id.desc())
         async with self._db.read() as session:
-            rows = (await session.scalars(query.limit(limit).offset(offset))).all()
+            rows = (await session.execute(query.limit(limit).offset(offset))).all()
             total = await session.scalar(select(func.count()).select_from(FaultChangeRow).where(*conditions))
-        return [self._change(row) for row in rows], total or 0
+        return [self._change(row, text or "") for row, text in rows], total or 0
 
     async def statistics(self, wanted: FaultFilter, *, first_day: int, codes: int = 200) -> Statistics:
         """Counts by code, ECU, software, and day from ``first_day`` on."""
@@ -245,7 +250,7 @@ class FaultQueries:
             extended=context.extended,
         )
 
-    def _change(self, row: FaultChangeRow) -> ChangeView:
+    def _change(self, row: FaultChangeRow, vehicle_text: str) -> ChangeView:
         told, context = self._texts.describe(row.code), msgspec.json.decode(row.detail, type=Context)
         return ChangeView(
             id=row.id,
@@ -255,7 +260,7 @@ class FaultQueries:
             ecu=row.ecu,
             code=row.code,
             dtc=told.code,
-            text=told.text,
+            text=told.text if told.known or not vehicle_text else vehicle_text,
             status=row.status,
             status_words=status_words(row.status),
             previous=row.previous,

@@ -197,8 +197,12 @@ def text_of(content: bytes) -> str:
     return content.hex(" ").upper()
 
 
+#: All of a status byte but the two bits that tell of tests not yet completed: those every healthy code has.
+FAILED_EVER = 0xAF
+
+
 async def _read_dtcs(client: UdsClient, step: Step) -> _Outcome:
-    found = (await client.read_dtcs(0xFF if step.parameter is None else step.parameter)).dtcs
+    found = (await client.read_dtcs(FAILED_EVER if step.parameter is None else step.parameter)).dtcs
     detail = f"the first {MAX_CODES} of {len(found)}" if len(found) > MAX_CODES else ""
     return _Outcome(dtcs=tuple((d.code, d.status) for d in found[:MAX_CODES]), detail=detail)
 

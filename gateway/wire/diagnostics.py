@@ -25,7 +25,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     ``do``: ``read_dtcs``, ``clear_dtcs``, ``read_did``, ``identify`` (F18x/F19x), ``start_routine``, ``stop_routine``,
     ``routine_result``, ``reset``. ``parameter`` is the DID or routine identifier, the group of DTCs (FFFFFF: all; the
-    default), the status mask of read_dtcs (default FF), or the kind of reset (default 1, hard).
+    default), the status mask of read_dtcs (default AF), or the kind of reset (default 1, hard).
     """
 
     do: str

@@ -77,7 +77,7 @@ def test_dtcs_of_every_ecu_are_read_and_one_that_is_silent_keeps_nobody_waiting(
         assert results[0].dtcs == ((0x0A1B16, 0x2F), (0x0A1B16, 0x2F))
         assert results[2].dtcs == ()
         assert results[3].ecu == OWN
-        assert bench.ecus[MOTOR].heard == [bytes.fromhex("1902FF")]
+        assert bench.ecus[MOTOR].heard == [bytes.fromhex("1902AF")]
 
     run(test)
 
