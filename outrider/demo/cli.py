@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 from types import FrameType
 
@@ -121,6 +122,7 @@ def _simulated(arguments: argparse.Namespace, directory: Path, children: Childre
     ]
     vehicle = Vehicle("SIMULATED-1", directory / "simulated-1", children, buses)
     vehicle.directory.mkdir(parents=True, exist_ok=True)
+    cloud.load_texts(Path(str(files("cloud.diagnostics") / "examples" / "outrider_one.json")))
     diagnostics, port = diagnostics_config(vehicle.directory, interface)
     vehicle.prepare(cloud, more=diagnostics)
     vehicle.start()

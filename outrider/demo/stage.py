@@ -102,6 +102,10 @@ class Cloud:
             raise DemoError(f"the cloud refused {path}: {answer.text}")
         return answer.json()
 
+    def load_texts(self, file: Path) -> None:
+        """Words for trouble codes that only this maker has."""
+        self._http.put("/api/v1/faults/texts", params={"name": file.name}, content=file.read_bytes()).raise_for_status()
+
     def token(self, vehicle: str) -> str:
         """A one-time token for a vehicle's enrolment."""
         out = run("cloud", "token", "create", vehicle, "--config", str(self.config), "--json")

@@ -95,7 +95,7 @@ def visit(cloud: Cloud, vehicle: Vehicle, simulator: Child, socket_path: Path, s
             f"{v['name']} {_number(v['value'])}{' ' + v['unit'] if v['unit'] else ''}" for v in snapshot["values"]
         ]
         say(f"   its snapshot: {'; '.join(values[:4])}{'; …' if len(values) > 4 else ''}")
-    say(f"   in the console: {cloud.url}/vehicles/{vehicle.name}/faults")
+    say(f"   in the console: {cloud.url}/console/vehicles/{vehicle.name}/faults")
     control(socket_path, do="clear")
     say("   mended; an operator clears the trouble code from the cloud, by a signed order")
     job = cloud.post(
@@ -112,7 +112,7 @@ def visit(cloud: Cloud, vehicle: Vehicle, simulator: Child, socket_path: Path, s
     if order["state"] != "completed" or set(outcomes) != {"ok"}:
         raise DemoError(f"the job ended {order['state']}: {order['detail'] or outcomes}")
     _await_fault(cloud, faults, simulator, is_there=False)
-    say(f"   cleared; who did it is in the vehicle's audit log and in the cloud's ({cloud.url}/audit)")
+    say(f"   cleared; who did it is in the vehicle's audit log and in the cloud's ({cloud.url}/console/audit)")
 
 
 def _number(value: object) -> str:
