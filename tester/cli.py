@@ -11,11 +11,16 @@ import argparse
 from tester.control_cli import add_present_command, add_reset_command, add_session_command, add_unlock_command
 from tester.did_cli import add_did_command, add_info_command
 from tester.dtc_cli import add_dtc_command
+from tester.ecus_cli import add_ecus_command
 from tester.flash_cli import add_flash_command
 from tester.memory_cli import add_memory_command
 from tester.obd_cli import add_obd_command
 from tester.raw_cli import add_raw_command
 from tester.routine_cli import add_io_command, add_routine_command
+from tester.scan_cli import add_scan_command
+from tester.script_cli import add_script_command
+from tester.trace_cli import add_trace_command
+from tester.vehicle_cli import add_vehicle_command
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +31,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (
+        add_ecus_command,
         add_info_command,
         add_dtc_command,
         add_did_command,
@@ -37,7 +43,11 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         add_reset_command,
         add_present_command,
         add_raw_command,
+        add_scan_command,
+        add_vehicle_command,
         add_flash_command,
         add_obd_command,
+        add_trace_command,
+        add_script_command,
     ):
         add(subparsers)
