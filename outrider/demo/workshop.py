@@ -11,8 +11,9 @@ from typing import Any
 from outrider.demo.processes import Child, DemoError, run, wait_until
 from outrider.demo.stage import Cloud, Vehicle, free_port
 
-#: What breaks, and what the ECU that notices calls it.
+#: What breaks, and what the ECU that notices calls it; and what is left for the visitor to find.
 FAULT, ECU, CODE = "missing:battery.CellVoltages", "battery", "U1120-87"
+LEFT = "coolant_pump"
 SPEED = "powertrain.VehicleMotion.VehicleSpeed"
 PATIENCE_S = 60.0
 DIAGNOSTIC_GROUP, DIAGNOSTIC_VCAN = "239.74.163.7", "vcan5"
@@ -86,7 +87,8 @@ def visit(cloud: Cloud, vehicle: Vehicle, simulator: Child, socket_path: Path, s
     wait_until("the simulator's control socket", socket_path.exists, PATIENCE_S, simulator)
     faults = f"/api/v1/vehicles/{vehicle.name}/faults"
     say(f"   the message of the battery's cell voltages falls silent ({FAULT})")
-    control(socket_path, do="inject", fault=FAULT)
+    mended = control(socket_path, do="inject", fault=FAULT)["number"]
+    control(socket_path, do="inject", fault=LEFT)
     found = _await_fault(cloud, faults, simulator, is_there=True)
     words = found["vehicle_text"] or found["text"]
     say(f"   {found['ecu']} tells {found['dtc']}: {words} ({', '.join(found['status_words'])})")
@@ -96,7 +98,7 @@ def visit(cloud: Cloud, vehicle: Vehicle, simulator: Child, socket_path: Path, s
         ]
         say(f"   its snapshot: {'; '.join(values[:4])}{'; …' if len(values) > 4 else ''}")
     say(f"   in the console: {cloud.url}/console/vehicles/{vehicle.name}/faults")
-    control(socket_path, do="clear")
+    control(socket_path, do="clear", number=mended)
     say("   mended; an operator clears the trouble code from the cloud, by a signed order")
     job = cloud.post(
         "/api/v1/diagnostics/jobs",
@@ -113,6 +115,7 @@ def visit(cloud: Cloud, vehicle: Vehicle, simulator: Child, socket_path: Path, s
         raise DemoError(f"the job ended {order['state']}: {order['detail'] or outcomes}")
     _await_fault(cloud, faults, simulator, is_there=False)
     say(f"   cleared; who did it is in the vehicle's audit log and in the cloud's ({cloud.url}/console/audit)")
+    say(f"   something else is broken, too: find it in {cloud.url}/console/faults")
 
 
 def _number(value: object) -> str:

@@ -37,6 +37,9 @@ def test_headless_demo_with_a_log_of_ones_own_ends_by_itself_with_nothing_lost(t
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("every frame and item is accounted for, nothing was lost") == 2
+    assert "battery tells U1120-87: Lost communication with cell monitoring (failing" in done.stdout
+    assert "its snapshot: Supply voltage 1" in done.stdout
+    assert "cleared; who did it" in done.stdout
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("RECORDED-1 can")]
     assert [row[1:4] for row in rows] == [["can0", "500", "500"], ["can1", "500", "500"]]
 
