@@ -91,3 +91,6 @@ class UdsServer(Protocol):
 
     async def handle(self, tester: Tester, pdu: bytes, *, is_functional: bool) -> list[bytes]:
         """The answers to one request, in order; empty where ISO 14229-1 has it silent. Never raises for bad bytes."""
+
+    def left(self, tester: Tester) -> None:
+        """The tester is gone: its session ends at once."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -36,7 +35,7 @@ OpenChannel = Callable[[EcuConfig], Awaitable[DiagnosticChannel]]
 #: through the ECUs' own channels.
 OpenFunctional = Callable[[Sequence[EcuConfig]], Awaitable[FunctionalChannel]]
 
-_Key = TypeVar("_Key")
+GOODBYE_LOOK_MS = 20
 
 
 class Router:
@@ -223,8 +222,9 @@ class Router:
             else:
                 target.answer_refused(session, pdu, decision, is_functional=True)
         if len(allowed) < len(group):
-            for target, decision in allowed:
-                target.submit(Queued(session, pdu, is_functional=True, decision=decision))
+            for target, decision in allowed:  # who must wait is judged again at its turn
+                is_next = not target.queue and not target.is_busy
+                target.submit(Queued(session, pdu, is_functional=True, decision=decision if is_next else None))
             return
         conversations = [target.expect_functional(session, pdu) for target, _ in allowed]
         try:
@@ -255,18 +255,38 @@ class Router:
         """Serve until cancelled. ECUs that cannot be reached are tried again; they stop nothing."""
         if self._health is not None:
             self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
-        try:
-            async with anyio.create_task_group() as tg:
+        serving: list[anyio.CancelScope] = []
+        async with anyio.create_task_group() as tg:
+            try:
                 for target in self._targets.values():
-                    tg.start_soon(target.run)
+                    tg.start_soon(self._run_target, target, serving)
                 for number, group in enumerate(self._groups):
                     tg.start_soon(self._keep_sender, number, group)
                 tg.start_soon(self._keep_house)
                 await anyio.lowlevel.checkpoint()
                 task_status.started()
-        finally:
-            for session in list(self._sessions):
-                session.close()
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._say_goodbye()
+                for scope in serving:
+                    scope.cancel()
+
+    @staticmethod
+    async def _run_target(target: Target, serving: list[anyio.CancelScope]) -> None:
+        """A target outlives the stop by as long as it takes to close what is open there."""
+        with anyio.CancelScope(shield=True) as scope:
+            serving.append(scope)
+            await target.run()
+
+    async def _say_goodbye(self) -> None:
+        """All testers leave; ECUs with a session open are sent back to their default one, as far as time allows."""
+        for session in list(self._sessions):
+            session.close()
+        for _ in range(self._limits.goodbye_ms // GOODBYE_LOOK_MS + 1):
+            if not self._close_abandoned():
+                break
+            await anyio.sleep(GOODBYE_LOOK_MS / 1000)
 
     async def _keep_sender(self, number: int, group: Sequence[EcuConfig]) -> None:
         """Open what sends to a group, again and again until it works."""
@@ -289,18 +309,23 @@ class Router:
     async def _keep_house(self) -> None:
         """Close what testers left open; tell health."""
         while True:
-            now_ns = self._clock.monotonic_ns()
-            busy = [address for address, target in self._targets.items() if target.is_busy]
-            for address, tester in self._firewall.abandoned(now_ns, busy=busy):
-                target = self._targets[address]
-                if target.is_reachable:
-                    target.close_session_of(tester)
-                else:
-                    self._firewall.closed(address, is_certain=False)
+            self._close_abandoned()
             self._report()
             someone_left = self._someone_left
             with anyio.move_on_after(self._limits.housekeeping_ms / 1000):
                 await someone_left.wait()
+
+    def _close_abandoned(self) -> int:
+        """Begin to close what testers left open; returns how many ECUs that concerns."""
+        busy = [address for address, target in self._targets.items() if target.is_busy]
+        found = self._firewall.abandoned(self._clock.monotonic_ns(), busy=busy)
+        for address, tester in found:
+            target = self._targets[address]
+            if target.is_reachable:
+                target.close_session_of(tester)
+            else:
+                self._firewall.closed(address, is_certain=False)
+        return len(found)
 
     def _report(self) -> None:
         if self._health is None:

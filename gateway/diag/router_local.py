@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from gateway.diag.ports import Tester, UdsServer
-from gateway.diag.router_model import RouterLimits
+from gateway.diag.router_model import Asker, RouterLimits
 from gateway.diag.router_target import Queued, Target
 from gateway.firewall.ports import DiagnosticFirewall
 from gateway.runtime import Clock
@@ -51,6 +51,11 @@ class OwnTarget(Target):
             self.firewall.answered(tester, self.address, pdu, now_ns=self.clock.monotonic_ns())
             if not request.asker.deliver(self.address, pdu):
                 self.count["undelivered"] += 1
+
+    def forget(self, asker: Asker) -> None:
+        """See ``Target.forget``; the tester's session ends with it."""
+        super().forget(asker)
+        self._server.left(asker.tester)
 
     async def _close(self, tester: Tester) -> None:
         self.closing = None

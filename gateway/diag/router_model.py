@@ -34,6 +34,7 @@ class RouterLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     inbox_pdus: Annotated[int, Meta(ge=1)] = 256  # answers that wait for a tester; the oldest are dropped, counted
     inbox_bytes: Annotated[int, Meta(ge=4096)] = 1 << 20
     housekeeping_ms: Annotated[int, Meta(ge=1)] = 250
+    goodbye_ms: Annotated[int, Meta(ge=0)] = 1500  # at the stop, for closing the sessions that testers left open
     reopen_first_ms: Annotated[int, Meta(ge=1)] = 1000
     reopen_max_ms: Annotated[int, Meta(ge=1)] = 30_000
 

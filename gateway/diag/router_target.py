@@ -180,6 +180,7 @@ class EcuTarget(Target):
         self._late: Conversation | None = None
         self._last: Asker | None = None
         self._subscriber: Asker | None = None
+        self._is_orphaned = False  # the subscriber left: what still comes is nobody's
 
     @property
     def is_reachable(self) -> bool:
@@ -410,9 +411,11 @@ class EcuTarget(Target):
                     self._deliver(asker, pdu)
             self._go_on(conversation)
         if pdu[0] in (0x6A, 0xC6) and told:
-            self._subscriber = told[0]
+            self._subscriber, self._is_orphaned = told[0], False
+        elif pdu[0] in (0x50, 0x51):  # ends what was set up
+            self._subscriber, self._is_orphaned = None, False
         if not found:
-            self._deliver(self._subscriber or self._last, pdu)
+            self._deliver(self._subscriber or (None if self._is_orphaned else self._last), pdu)
 
     def _go_on(self, conversation: Conversation) -> None:
         if conversation is self._late:
@@ -448,4 +451,4 @@ class EcuTarget(Target):
         if self._last is asker:
             self._last = None
         if self._subscriber is asker:
-            self._subscriber = None
+            self._subscriber, self._is_orphaned = None, True

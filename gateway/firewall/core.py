@@ -23,11 +23,12 @@ from gateway.firewall.ports import Decision, Verdict
 from gateway.firewall.request import Item, Request, parse
 from gateway.firewall.rules import Circumstances, CompiledPolicy
 from gateway.firewall.services import OPAQUE, WITH_SUBFUNCTION, WRITING
-from gateway.firewall.state import SECOND_NS, TargetState, TesterKey, VehicleFacts, key_of
+from gateway.firewall.state import ACTING, SECOND_NS, Hold, TargetState, TesterKey, VehicleFacts, key_of
 
 SERVICE_NOT_SUPPORTED, BUSY, CONDITIONS_NOT_CORRECT, DELAY_NOT_EXPIRED = 0x11, 0x21, 0x22, 0x37
 MAX_BUCKETS = 1024
 MAX_CLOSING_TRIES = 3
+UNKNOWN_SPEED_NS = 5 * SECOND_NS  # so long a vehicle that stood is believed to stand
 RECORDED_BYTES = 16
 #: Requests that hold a target at least until they are answered. 0x10 back to default too: it ends a session.
 _HOLDING = WRITING | OPAQUE | {0x10, 0x2C}
@@ -38,7 +39,8 @@ _SECRET = frozenset({0x27, 0x29, 0x84})
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing worth recording. ``request`` is hexadecimal and may end in "…"; keys are left out."""
 
-    kind: str  # "refuse", "drop", "observed", "write", "read", "session", "unlock", "lockout", "left", "expired"
+    kind: str  # "refuse", "drop", "observed", "write", "read", "session", "unlock", "lockout", "left", "expired",
+    # "moving"
     tester: Tester
     target: int
     sid: int = 0
@@ -78,6 +80,7 @@ class Firewall:
         self._timeout_ns = policy.policy.lock.session_timeout_ms * 1_000_000
         self._targets: dict[int, TargetState] = {}
         self._buckets: OrderedDict[tuple[str, TesterKey, int], tuple[float, int]] = OrderedDict()
+        self._stood_ns = 0  # when the vehicle was last known to stand
         self._counts = dict.fromkeys(("allowed", "refused", "dropped", "observed"), 0)
 
     def statistics(self) -> FirewallStatistics:
@@ -112,6 +115,7 @@ class Firewall:
             decision = msgspec.structs.replace(decision, verdict=Verdict.ALLOW, is_observed=True)
         if decision.verdict is Verdict.ALLOW:
             self._let_through(tester, target, state, request, suppressed, now_ns)
+            self._note_acting(state, key, request, rules)
         self._tell(tester, target, pdu, request, decision, rules, is_functional)
         return decision
 
@@ -226,6 +230,14 @@ class Firewall:
         if is_free:  # not so only in mode "observe"
             state.take(tester, request, now_ns, suppressed=suppressed)
 
+    @staticmethod
+    def _note_acting(state: TargetState, key: TesterKey, request: Request, rules: list[Rule]) -> None:
+        hold = state.hold
+        if hold is None or request.sid not in ACTING or key_of(hold.tester) != key:
+            return
+        hold.was_acting = hold.is_acting
+        hold.is_acting |= any((rule.vehicle or "standstill") == "standstill" for rule in rules)
+
     def _tell(
         self, tester: Tester, target: int, pdu: bytes, request: Request, decision: Decision, rules: list[Rule],
         is_functional: bool,
@@ -287,16 +299,28 @@ class Firewall:
         """Targets with something left open by a tester that left or fell silent for longer than S3.
 
         Whoever sends them 10 01 in that tester's name reports it by ``closed``; until then others may only read there.
-        ``busy`` targets are still working on a request: that is no silence.
+        ``busy`` targets are still working on a request: that is no silence. What moves or silences something because
+        the vehicle stood ends, too, when it drives off: at once, or when its speed is not known for too long. A
+        download does not: cut off, the ECU would have no software; its blocks are refused until the vehicle stands.
         """
         found = []
+        is_moving = self._is_moving(now_ns)
         for target, state in self._targets.items():
             if target in busy and state.hold is not None:
                 state.hold.last_ns = now_ns
             self._expire(target, state, now_ns)
+            if is_moving and state.hold is not None and state.hold.is_acting and not state.hold.is_exclusive:
+                self._abandon("moving", target, state)
             if state.hold is not None and state.hold.is_abandoned:
                 found.append((target, state.hold.tester))
         return found
+
+    def _is_moving(self, now_ns: int) -> bool:
+        """Whether it certainly moves, or nobody has known for too long."""
+        facts = self._vehicle(now_ns)
+        if facts.is_standing:
+            self._stood_ns = now_ns
+        return not facts.is_standing and (facts.speed_kmh is not None or now_ns - self._stood_ns > UNKNOWN_SPEED_NS)
 
     def closed(self, target: int, *, is_certain: bool) -> None:
         """10 01 was answered there, or not; after some vain tries the ECU's own S3 has done it."""
@@ -315,14 +339,19 @@ class Firewall:
         hold = state.hold
         if hold is None or hold.is_abandoned:
             return
-        if hold.is_lasting:
+        if hold.may_be_open:
             hold.is_abandoned = True
-            self._note(kind, hold.tester, target, 0, f"session {hold.session:#04x} left open")
+            self._note(kind, hold.tester, target, 0, f"session {_open_session(hold):#04x} left open")
         else:
             state.hold = None
 
     def _note(self, kind: str, tester: Tester, target: int, sid: int, detail: str) -> None:
         self._record(AuditEntry(kind=kind, tester=tester, target=target, sid=sid, detail=detail))
+
+
+def _open_session(hold: Hold) -> int:
+    """The one it is in, or was asked to go to without having answered yet."""
+    return hold.session if hold.is_lasting else hold.sub or 1
 
 
 def _name(item: Item) -> str:

@@ -14,6 +14,8 @@ from gateway.diag.ports import Tester
 from gateway.firewall.request import Item, Request
 
 SECOND_NS = 1_000_000_000
+#: What goes on after the answer, until the session ends: communication control, outputs, routines.
+ACTING = frozenset({0x28, 0x2F, 0x31})
 MAX_DEFINITIONS, MAX_SOURCES = 64, 128  # dynamically defined identifiers of one target, sources of one identifier
 
 
@@ -47,6 +49,8 @@ class Hold:
     unlocked: frozenset[int] = frozenset()
     is_transferring: bool = False
     assumed_from: tuple[int, frozenset[int]] | None = None  # what it was before a session that no answer will confirm
+    is_acting: bool = False  # it moves or silences something, which was allowed because the vehicle stood
+    was_acting: bool = False  # before the last request of that kind, should it be refused
     is_abandoned: bool = False  # the tester left, or fell silent
     closing_tries: int = 0
 
@@ -59,6 +63,11 @@ class Hold:
     def is_lasting(self) -> bool:
         """Whether something stays open between requests."""
         return self.session != 1 or self.is_transferring or bool(self.unlocked)
+
+    @property
+    def may_be_open(self) -> bool:
+        """Whether something is open, or will be once the ECU has done what it was asked."""
+        return self.is_lasting or (self.sid == 0x10 and self.sub != 1)
 
 
 @dataclass(slots=True)
@@ -115,6 +124,8 @@ class TargetState:
             if len(pdu) >= 3 and pdu[2] != 0x78:
                 if pdu[1] == 0x10 and hold.assumed_from is not None:  # it was refused after all
                     (hold.session, hold.unlocked), hold.assumed_from = hold.assumed_from, None
+                if pdu[1] in ACTING:
+                    hold.is_acting = hold.was_acting
                 self._release_if_done(pdu[1])
             return
         _positive(hold, pdu)
@@ -139,9 +150,9 @@ def _positive(hold: Hold, pdu: bytes) -> None:
     sub = pdu[1] & 0x7F if len(pdu) > 1 else 0
     if pdu[0] == 0x50:
         hold.assumed_from = None
-        hold.session, hold.unlocked, hold.is_transferring = sub, frozenset(), False
+        hold.session, hold.unlocked, hold.is_transferring, hold.is_acting = sub, frozenset(), False, False
     elif pdu[0] == 0x51:
-        hold.session, hold.unlocked, hold.is_transferring = 1, frozenset(), False
+        hold.session, hold.unlocked, hold.is_transferring, hold.is_acting = 1, frozenset(), False, False
     elif pdu[0] == 0x67 and sub and sub % 2 == 0:
         hold.unlocked |= {sub - 1}
     elif pdu[0] == 0x67 and len(pdu) > 2 and not any(pdu[2:]):  # a zero seed: already open

@@ -122,6 +122,10 @@ class OwnServer:
 
     def __init__(self) -> None:
         self.heard: list[tuple[Tester, bytes, bool]] = []
+        self.gone: list[Tester] = []
+
+    def left(self, tester: Tester) -> None:
+        self.gone.append(tester)
 
     async def handle(self, tester: Tester, pdu: bytes, *, is_functional: bool) -> list[bytes]:
         self.heard.append((tester, pdu, is_functional))

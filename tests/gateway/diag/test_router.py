@@ -58,6 +58,16 @@ def test_the_gateway_is_a_target_of_its_own() -> None:
     run(test)
 
 
+def test_the_gateways_own_server_hears_that_a_tester_left() -> None:
+    async def test(bench: Bench) -> None:
+        session = bench.session()
+        await ask(session, GATEWAY, "1003")
+        await session.aclose()
+        assert WORKSHOP in bench.own.gone
+
+    run(test)
+
+
 def test_an_unknown_target_is_told_at_once() -> None:
     async def test(bench: Bench) -> None:
         with pytest.raises(UnknownTargetError):
@@ -270,6 +280,21 @@ def test_what_an_ecu_sends_by_itself_goes_to_who_set_it_up() -> None:
     run(test)
 
 
+def test_what_an_ecu_sends_to_a_tester_that_left_goes_to_no_other() -> None:
+    async def test(bench: Bench) -> None:
+        session, other, motor = bench.session(), bench.session(OTHER), bench.ecus[MOTOR]
+        motor.script = lambda pdu: [bytes([pdu[0] | 0x40])]
+        await ask(session, MOTOR, "2A0101")
+        await session.aclose()
+        await ask(other, MOTOR, "22F190")
+        before = bench.router.statistics().targets[MOTOR].undelivered
+        motor.say("0155")
+        assert await nothing_comes(other)
+        assert bench.router.statistics().targets[MOTOR].undelivered == before + 1
+
+    run(test)
+
+
 def test_answers_to_a_tester_that_left_are_counted() -> None:
     async def test(bench: Bench) -> None:
         session, motor = bench.session(), bench.ecus[MOTOR]
@@ -361,6 +386,65 @@ def test_a_tester_that_vanishes_leaves_no_session_to_inherit() -> None:
     run(test)
 
 
+def test_a_session_still_being_opened_when_its_tester_vanishes_is_closed_too() -> None:
+    async def test(bench: Bench) -> None:
+        session, motor = bench.session(), bench.ecus[MOTOR]
+        motor.script = lambda pdu: [b"\x50\x01"] if pdu == b"\x10\x01" else []  # 1003 is not answered yet
+        await session.send(MOTOR, b"\x10\x03")
+        await session.aclose()
+        motor.say("5003000A0006")
+        await until(lambda: [pdu.hex() for pdu in motor.heard] == ["1003", "1001"])
+        await until(lambda: not bench.firewall.statistics().holds)
+
+    run(test)
+
+
+def test_a_stop_closes_the_sessions_that_are_open() -> None:
+    async def test(bench: Bench) -> None:
+        await ask(bench.session(), MOTOR, "1003")
+        await ask(bench.session(OTHER), BATTERY, "1003")
+        bench.ecus[BATTERY].gate = asyncio.Event()  # hangs: holds up neither the stop nor the others
+
+    made: list[Bench] = []
+
+    async def test_and_stop() -> None:
+        async with routing(FAST) as bench:
+            made.append(bench)
+            await test(bench)
+
+    anyio.run(test_and_stop)
+    assert made[0].ecus[MOTOR].session == 1
+    assert made[0].ecus[BATTERY].session == 3
+
+
+def test_an_output_under_control_is_given_back_when_the_vehicle_drives_off() -> None:
+    async def test(bench: Bench) -> None:
+        session, motor, battery = bench.session(), bench.ecus[MOTOR], bench.ecus[BATTERY]
+        await ask(session, MOTOR, "1003")
+        await ask(session, BATTERY, "1003")
+        assert (await ask(session, MOTOR, "2FD00003FF")).startswith("6F")
+        bench.vehicle = VehicleFacts(is_standing=False, speed_kmh=8.0)
+        await until(lambda: motor.session == 1)
+        assert battery.session == 3
+        assert "moving" in [record.kind for record in bench.records]
+        assert await ask(session, MOTOR, "2FD00003FF") == "7F2F22"
+
+    run(test)
+
+
+def test_a_refused_output_leaves_the_session_open_when_the_vehicle_drives_off() -> None:
+    async def test(bench: Bench) -> None:
+        session, motor = bench.session(), bench.ecus[MOTOR]
+        await ask(session, MOTOR, "1003")
+        motor.script = lambda pdu: [b"\x7f\x2f\x31"] if pdu[0] == 0x2F else motor.obey(pdu)
+        assert await ask(session, MOTOR, "2FD00003FF") == "7F2F31"
+        bench.vehicle = VehicleFacts(is_standing=False, speed_kmh=8.0)
+        assert await nothing_comes(session)  # longer than the house is kept
+        assert motor.session == 3
+
+    run(test)
+
+
 def test_a_tester_with_two_sessions_has_left_only_when_both_are_closed() -> None:
     async def test(bench: Bench) -> None:
         first, second, motor = bench.session(POLLER), bench.session(POLLER), bench.ecus[MOTOR]
@@ -440,6 +524,21 @@ def test_where_one_ecu_may_not_have_it_the_others_are_asked_alone() -> None:
         assert await nothing_comes(session)
 
     run(test, policy=policy)
+
+
+def test_a_functional_request_that_waits_for_one_ecu_is_judged_again() -> None:
+    async def test(bench: Bench) -> None:
+        session, other, motor = bench.session(), bench.session(OTHER), bench.ecus[MOTOR]
+        await ask(other, GEARBOX, "1003")  # so that the motor is asked alone
+        motor.script = lambda pdu: [b"\x7f\x22\x78"] if pdu[0] == 0x22 else motor.obey(pdu)
+        await session.send(MOTOR, bytes.fromhex("22F190"))
+        await session.send(ALL, bytes.fromhex("1101"))
+        bench.vehicle = VehicleFacts(is_standing=False, speed_kmh=50.0)
+        motor.say("62F19000")
+        await until(lambda: bench.router.statistics().targets[MOTOR].refused == 1)
+        assert [pdu.hex() for pdu in motor.heard] == ["22f190"]
+
+    run(test)
 
 
 def test_a_functional_request_that_is_no_single_frame_is_too_long() -> None:
