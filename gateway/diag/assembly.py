@@ -147,7 +147,10 @@ class Diagnostics:
 
     def _facts(self, now_ns: int) -> VehicleFacts:
         return VehicleFacts(
-            is_standing=self.state.is_standstill, speed_kmh=self.state.speed_kmh, voltage_v=self.state.voltage_v
+            is_standing=self.state.is_standstill,
+            was_standing=self.state.was_standstill,
+            speed_kmh=self.state.speed_kmh,
+            voltage_v=self.state.voltage_v,
         )
 
     @property

@@ -97,7 +97,14 @@ class VehicleState:
     @property
     def is_standstill(self) -> bool:
         """True only when a fresh speed is below ``standstill_below``."""
-        speed_kmh = self.speed_kmh
+        return self._is_slow(self.speed_kmh)
+
+    @property
+    def was_standstill(self) -> bool:
+        """The last speed seen was below ``standstill_below``, however old it is."""
+        return self._is_slow(self.reading("speed").value)
+
+    def _is_slow(self, speed_kmh: float | None) -> bool:
         return speed_kmh is not None and abs(speed_kmh) < self._section.standstill_below * self._kmh_per_unit
 
     @property

@@ -107,7 +107,7 @@ class Firewall:
             is_functional=is_functional,
             session=session,
             unlocked=unlocked,
-            vehicle=self._vehicle(now_ns),
+            vehicle=_as_seen_from(self._vehicle(now_ns), session),
         )
         suppressed = request.sid in WITH_SUBFUNCTION and len(pdu) > 1 and bool(pdu[1] & 0x80)
         decision, rules = self._decide(request, now, state, suppressed, now_ns)
@@ -352,6 +352,17 @@ class Firewall:
 def _open_session(hold: Hold) -> int:
     """The one it is in, or was asked to go to without having answered yet."""
     return hold.session if hold.is_lasting else hold.sub or 1
+
+
+def _as_seen_from(vehicle: VehicleFacts, session: int) -> VehicleFacts:
+    """A vehicle that was standing when its speed fell silent still stands for who has the target in programming.
+
+    That session began at a known standstill, and its ECU runs its boot loader: what sends the speed may be this very
+    ECU, or was silenced for the programming. Stopping a download in the middle would be no safer for anybody.
+    """
+    if session == 2 and vehicle.was_standing and vehicle.speed_kmh is None:
+        return msgspec.structs.replace(vehicle, is_standing=True)
+    return vehicle
 
 
 def _name(item: Item) -> str:

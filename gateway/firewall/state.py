@@ -20,9 +20,13 @@ MAX_DEFINITIONS, MAX_SOURCES = 64, 128  # dynamically defined identifiers of one
 
 
 class VehicleFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the vehicle now. ``is_standing`` only if the speed is known, fresh and near zero."""
+    """What is known of the vehicle now. ``is_standing`` only if the speed is known, fresh and near zero.
+
+    ``was_standing``: the last speed seen was near zero, however long ago.
+    """
 
     is_standing: bool = False
+    was_standing: bool = False
     speed_kmh: float | None = None
     voltage_v: float | None = None
 

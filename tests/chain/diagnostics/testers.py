@@ -136,7 +136,7 @@ class Foreigner:
         try:
             call()
         except NegativeResponseException as error:
-            return int(error.response.code)
+            return int(error.response.code or 0)
         raise AssertionError("was not refused")
 
 

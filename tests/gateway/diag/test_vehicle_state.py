@@ -95,6 +95,7 @@ def test_a_speed_that_is_no_number_is_moving(odd: float) -> None:
     state.observe(speed(odd), 0)
     assert state.speed_kmh is None
     assert not stands(state)
+    assert not state.was_standstill
 
 
 def test_a_standstill_becomes_unknown_with_age() -> None:
@@ -104,6 +105,7 @@ def test_a_standstill_becomes_unknown_with_age() -> None:
     assert stands(state)
     clock.now_ns += 1
     assert not stands(state)
+    assert state.was_standstill
     assert state.reading("speed").value == 0.0
     assert state.reading("speed").age_ms == pytest.approx(1000, rel=1e-3)
 

@@ -10,7 +10,7 @@ from gateway.firewall.policy import default_policy
 from gateway.firewall.ports import Verdict
 from gateway.firewall.services import NAMES, READING, WITH_SUBFUNCTION
 from gateway.firewall.state import VehicleFacts
-from tests.gateway.firewall.support import CLOUD, MOVING, OBD, OTHER, STANDING, UNKNOWN, WORKSHOP, Bench
+from tests.gateway.firewall.support import BATTERY, CLOUD, MOVING, OBD, OTHER, STANDING, UNKNOWN, WORKSHOP, Bench
 
 READS = ["3E00", "3E80", "22F190", "22F190F18C", "190209", "1001", "1003", "24F190", "0100", "03", "07", "0902", "0A"]
 WRITES = [
@@ -43,6 +43,37 @@ def test_writing_is_refused_unless_the_vehicle_is_known_to_stand(request_: str) 
 @pytest.mark.parametrize("request_", [w for w in WRITES if w != "310301"])
 def test_writing_is_allowed_at_standstill(request_: str) -> None:
     assert Bench().allows(request_)
+
+
+BLOCK, SILENT = "3601AA", VehicleFacts(was_standing=True)
+
+
+def test_a_download_goes_on_when_the_ecu_that_sends_the_speed_is_the_one_programmed() -> None:
+    bench = Bench()
+    bench.do("1002", "5002003201F4")
+    bench.vehicle = SILENT
+    assert bench.allows("3101FF00")
+    assert bench.allows(BLOCK)
+    assert bench.nrc(BLOCK, to=BATTERY) == 0x22
+    assert bench.nrc(BLOCK, by=OTHER) == 0x22
+    bench.vehicle = MOVING
+    assert bench.nrc(BLOCK) == 0x22
+
+
+@pytest.mark.parametrize("session", ["1001", "1003"])
+def test_a_speed_that_falls_silent_allows_nothing_outside_of_programming(session: str) -> None:
+    bench = Bench()
+    bench.do(session, f"50{session[2:]}003201F4")
+    bench.vehicle = SILENT
+    assert bench.nrc("2EF19041") == 0x22
+    assert bench.nrc("1002") == 0x22
+
+
+def test_a_speed_that_fell_silent_while_moving_stops_a_download() -> None:
+    bench = Bench()
+    bench.do("1002", "5002003201F4")
+    bench.vehicle = UNKNOWN
+    assert bench.nrc(BLOCK) == 0x22
 
 
 def test_an_unknown_service_is_refused_as_not_supported() -> None:
