@@ -8,6 +8,7 @@ Standard library only, for the same reason as ``guest``.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import lzma
 import os
@@ -97,18 +98,27 @@ def _busybox() -> Path:
 
 
 def _kernel_package() -> str:
-    """The kernel package that ``linux-image-amd64`` stands for."""
+    """The kernel package that ``linux-image-amd64`` stands for; package lists are fetched where there are none."""
+    found = _depends()
+    if not found:
+        prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        with contextlib.suppress(OSError):
+            subprocess.run([*prefix, "apt-get", "update", "-qq"], capture_output=True, check=False)
+        found = _depends()
+    if not found:
+        raise QemuError("apt-cache knows no linux-image-amd64 (apt-get update?)")
+    return found
+
+
+def _depends() -> str:
     try:
         shown = subprocess.run(
             ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
         ).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise QemuError("apt-cache knows no linux-image-amd64 (apt-get update?)") from error
-    for line in shown.splitlines():
-        word = line.split()[-1]
-        if "Depends:" in line and word.startswith("linux-image-"):
-            return word
-    raise QemuError("apt-cache knows no linux-image-amd64 (apt-get update?)")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    words = [line.split()[-1] for line in shown.splitlines() if "Depends:" in line]
+    return next((word for word in words if word.startswith("linux-image-")), "")
 
 
 def _unpacked(package: str, folder: Path) -> Path:
