@@ -1,4 +1,4 @@
-"""udsoncan with can-isotp, or with the kernel's ISO-TP, as a tester we did not write, on real interfaces."""
+"""udsoncan with can-isotp as a tester we did not write, on real interfaces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 from udsoncan.client import Client
 from udsoncan.common.DidCodec import AsciiCodec
 from udsoncan.configs import default_client_config
-from udsoncan.connections import IsoTPSocketConnection, PythonIsoTpConnection
+from udsoncan.connections import PythonIsoTpConnection
 from udsoncan.exceptions import NegativeResponseException
 from udsoncan.Request import Request
 from udsoncan.typing import ClientConfig
@@ -99,19 +99,6 @@ def by_library(ecu: str) -> Iterator[Client]:
             notifier.stop()
 
 
-@contextlib.contextmanager
-def by_kernel(ecu: str) -> Iterator[Client]:
-    """A client on the kernel's ISO-TP."""
-    transport = shipped(ecu).transport
-    line = isotp.socket()
-    line.set_fc_opts(bs=16, stmin=0)
-    if transport.fd:
-        line.set_ll_opts(mtu=72, tx_dl=transport.frame_bytes, tx_flags=1)
-    connection = IsoTPSocketConnection(find_bus(transport.bus).vcan, TESTERS[ecu], tpsock=line)
-    with Client(connection, config=CONFIG) as client:
-        yield client
-
-
 def raw(client: Client, request: str) -> bytes:
     """The positive answer to a request in hex."""
     response = client.send_request(Request.from_payload(bytes.fromhex(request)))
@@ -171,13 +158,3 @@ def test_library_tester_on_vcan(tmp_path: Path) -> None:
         for ecu in TESTERS:
             tour(by_library, control, ecu)
         silenced(by_library)
-
-
-@pytest.mark.kernel_isotp
-@pytest.mark.timeout(900)
-def test_kernel_tester_and_kernel_ecus(tmp_path: Path) -> None:
-    """The same with the kernel's ISO-TP on both sides."""
-    with running(tmp_path, "kernel") as control:
-        for ecu in TESTERS:
-            tour(by_kernel, control, ecu)
-        silenced(by_kernel)
