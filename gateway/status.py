@@ -171,6 +171,14 @@ def ledger_text(ledger: Ledger) -> str:
     return f"{frames}\n\n{items}\n\n{total}\n{verdict}"
 
 
+def _diagnostics(status: Status) -> list[str]:
+    """A part of its own, where the gateway has diagnostics."""
+    from gateway.diag.summary import diagnostics_text  # only who prints it needs it
+
+    text = diagnostics_text(status.diagnostics, table)
+    return [text, ""] if text else []
+
+
 def status_text(status: Status) -> str:
     """A status for people."""
     report = status.report
@@ -193,6 +201,7 @@ def status_text(status: Status) -> str:
             ],
         ),
         "",
+        *_diagnostics(status),
         "health  " + "  ".join(f"{name}: {state}" for name, state in report.health.items()),
         "",
         ledger_text(report.ledger),

@@ -33,9 +33,11 @@ from gateway.dtc.component import DtcComponent, open_store
 from gateway.dtc.monitors import MonitorEngine
 from gateway.dtc.rules import NO_RULES, Rules, load_rules
 from gateway.errors import ConfigError
+from gateway.firewall.audit_log import AuditLog
 from gateway.firewall.can_origin import OriginWatch
 from gateway.firewall.can_router import CanRouter
 from gateway.firewall.can_rules import RoutingTable, load_routing
+from gateway.firewall.core import Firewall
 from gateway.firewall.setup import open_firewall, read_policy
 from gateway.firewall.state import VehicleFacts
 from gateway.runtime import Clock, Component, HealthBoard
@@ -129,6 +131,9 @@ class Diagnostics:
             *own_data,
         ]
         self._origins = OriginWatch(inputs.routing, manifest.buses, [bus.name for bus in config.buses])
+        self.firewall: Firewall | None = None
+        self.audit: AuditLog | None = None
+        self.buses: DiagnosticBuses | None = None
         self.router: Router | None = None
         self.can_router: CanRouter | None = None
         self.poller: DtcPoller | None = None
@@ -189,7 +194,8 @@ class Diagnostics:
             emit=outlet.emit,
             health=self._health,
         )
-        buses = DiagnosticBuses(self._config.buses, kernel=section.kernel_isotp)
+        self.firewall, self.audit = firewall, audit
+        buses = self.buses = DiagnosticBuses(self._config.buses, kernel=section.kernel_isotp)
         watch = RefusalWatch(firewall)
         self.router = Router(
             section.ecus,
@@ -258,7 +264,8 @@ class Diagnostics:
         """For people and tests: plain values by component."""
         parts: dict[str, object] = {}
         for name, component in (
-            ("router", self.router), ("poller", self.poller), ("doip", self.node), ("obd_port", self.obd_port),
+            ("router", self.router), ("firewall", self.firewall), ("audit", self.audit), ("buses", self.buses),
+            ("poller", self.poller), ("doip", self.node), ("obd_port", self.obd_port),
             ("dtc", self.dtc),
             ("can_firewall", self.can_router),
         ):  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 
 from gateway.can.config import BusConfig
@@ -12,6 +13,7 @@ from gateway.can.link import CanLink
 from gateway.can.link_open import open_link
 from gateway.diag.addresses import address_of, functional_address_of, settings_of
 from gateway.diag.config import EcuConfig
+from gateway.errors import TransportError
 from gateway.isotp import IsoTpBus
 from gateway.isotp.bus import KernelUse
 from gateway.uds.channel import DiagnosticChannel, FunctionalChannel
@@ -33,6 +35,13 @@ def open_bus_link(bus: BusConfig) -> CanLink:
     )
 
 
+class BusesStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Buses that ECUs are talked to on. ``failures``: how often one could not be opened."""
+
+    open: tuple[str, ...]
+    failures: int
+
+
 class DiagnosticBuses:
     """Makes the router's channels; the component closes the links after everyone who uses them has stopped."""
 
@@ -42,6 +51,11 @@ class DiagnosticBuses:
         self._configs = {bus.name: bus for bus in buses}
         self._kernel = kernel
         self._open: dict[str, IsoTpBus] = {}
+        self._failures = 0
+
+    def statistics(self) -> BusesStatistics:
+        """The numbers at this moment."""
+        return BusesStatistics(open=tuple(self._open), failures=self._failures)
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Do nothing until cancelled, then close."""
@@ -58,15 +72,20 @@ class DiagnosticBuses:
         bus = self._open.get(name)
         if bus is None:
             config = self._configs[name]
-            bus = self._open[name] = IsoTpBus(
-                config.interface,
-                config.channel,
-                kernel=self._kernel,
-                fd=config.fd,
-                bitrate_bps=config.bitrate_bps,
-                data_bitrate_bps=config.data_bitrate_bps,
-                options=config.options,
-            )
+            try:
+                bus = IsoTpBus(
+                    config.interface,
+                    config.channel,
+                    kernel=self._kernel,
+                    fd=config.fd,
+                    bitrate_bps=config.bitrate_bps,
+                    data_bitrate_bps=config.data_bitrate_bps,
+                    options=config.options,
+                )
+            except TransportError:
+                self._failures += 1
+                raise
+            self._open[name] = bus
         return bus
 
     async def open_channel(self, ecu: EcuConfig) -> DiagnosticChannel:

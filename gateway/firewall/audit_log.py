@@ -44,6 +44,7 @@ class AuditStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The log since the start."""
 
     written: int
+    waiting: int  # for the disk
     lost: int  # came faster than they could be written; the log tells so
     unsent: int  # copies that never went up; the log has them
     repaired_bytes: int
@@ -80,6 +81,7 @@ class AuditLog:
         """The numbers at this moment."""
         return AuditStatistics(
             written=self._written,
+            waiting=len(self._waiting),
             lost=self._lost,
             unsent=self._unsent,
             repaired_bytes=self._repaired,
