@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _SAFE_URL = re.compile(r"https://[^/\s]|http://(localhost|127(\.\d{1,3}){3}|\[::
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Add the group's commands."""
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Command)
     run = commands.add_parser("run", help="run the gateway until SIGTERM or Ctrl-C")
     _add_config(run)
     run.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
@@ -51,11 +52,37 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
     audit = commands.add_parser("audit", help="show or verify the log of diagnostic access")
     firewall = commands.add_parser("firewall", help="show or check the policy for diagnostic access")
-    if sys.argv[2:3] != ["run"]:  # a vehicle that starts has no time to load what these need
-        from gateway.firewall.cli import add_audit_commands, add_firewall_commands
+    audit.fill, firewall.fill = _fill_audit, _fill_firewall
 
-        add_audit_commands(audit)
-        add_firewall_commands(firewall)
+
+class _Command(argparse.ArgumentParser):
+    """A command whose own commands and arguments are added when it is the one that was typed.
+
+    A vehicle that starts has no time to load what the others need.
+    """
+
+    fill: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def parse_known_args(  # type: ignore[override]  # the overloads only tell namespaces apart
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """See ``ArgumentParser``; argparse calls it for the command that was typed."""
+        if self.fill is not None:
+            fill, self.fill = self.fill, None
+            fill(self)
+        return super().parse_known_args(args, namespace)
+
+
+def _fill_audit(parser: argparse.ArgumentParser) -> None:
+    from gateway.firewall.cli import add_audit_commands
+
+    add_audit_commands(parser)
+
+
+def _fill_firewall(parser: argparse.ArgumentParser) -> None:
+    from gateway.firewall.cli import add_firewall_commands
+
+    add_firewall_commands(parser)
 
 
 def _seconds(text: str) -> float:

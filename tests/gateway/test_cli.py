@@ -277,3 +277,13 @@ def test_enrol_refuses_a_timeout_that_is_none(seconds: str, capsys: pytest.Captu
         main(["gateway", "enrol", "--timeout", seconds])
     assert ended.value.code == 2
     assert "--timeout" in capsys.readouterr().err
+
+
+def test_starting_loads_nothing_that_only_other_commands_need() -> None:
+    code = (
+        "import argparse, sys; from gateway.cli import add_commands; parser = argparse.ArgumentParser();"
+        " add_commands(parser); parser.parse_args(['run']); print('gateway.firewall.cli' in sys.modules);"
+        " print(parser.parse_args(['audit', 'verify']).audit_command)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False", "verify"]
