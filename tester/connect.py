@@ -141,10 +141,11 @@ class Bench:
             if isinstance(via, CanVia) and via.bus and via.bus == ecu.link.bus:
                 return via
         is_on_can = ecu.link.request_id or ecu.link.addressing == "normal_fixed"
+        only = len(self.vias) == 1 and not ecu.link.bus  # an address without a bus: there is no other
         for via in self.vias:
             if isinstance(via, DoipVia) and ecu.link.logical_address:
                 return via
-            if isinstance(via, CanVia) and not via.bus and is_on_can:
+            if isinstance(via, CanVia) and (only or not via.bus) and is_on_can:
                 return via
         raise UsageError(f"no --via leads to {ecu.name} (bus {ecu.link.bus or 'unnamed'})")
 

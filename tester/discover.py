@@ -144,20 +144,20 @@ def _of_hit(bench: Bench, known: Sequence[Ecu], hit: Hit, via: CanVia) -> Found:
         )
         if same:
             return Found(ecu=ecu, via=via.name, is_known=not bench.vehicle.is_generic)
-    return Found(ecu=_bare(hit), via=via.name, is_known=False)
+    return Found(ecu=_bare(hit, via.bus), via=via.name, is_known=False)
 
 
-def _bare(hit: Hit) -> Ecu:
+def _bare(hit: Hit, bus: str) -> Ecu:
     if hit.extended_id:
-        link = EcuConfig(name=f"{hit.request_id:08X}", bus="", logical_address=0xDA00 | hit.request_id >> 8 & 0xFF,
+        link = EcuConfig(name=f"{hit.request_id:08X}", bus=bus, logical_address=0xDA00 | hit.request_id >> 8 & 0xFF,
                          addressing="normal_fixed", target_address=hit.request_id >> 8 & 0xFF,
                          source_address=hit.request_id & 0xFF)  # fmt: skip
     elif hit.target is not None:
-        link = EcuConfig(name=f"{hit.request_id:X}:{hit.target:02X}", bus="", logical_address=0x6F00 | hit.target,
+        link = EcuConfig(name=f"{hit.request_id:X}:{hit.target:02X}", bus=bus, logical_address=0x6F00 | hit.target,
                          addressing="extended", request_id=hit.request_id, response_id=hit.response_id,
                          target_address=hit.target, source_address=hit.request_id & 0xFF)  # fmt: skip
     else:
-        link = EcuConfig(name=f"{hit.request_id:X}/{hit.response_id:X}", bus="", logical_address=hit.request_id,
+        link = EcuConfig(name=f"{hit.request_id:X}/{hit.response_id:X}", bus=bus, logical_address=hit.request_id,
                          request_id=hit.request_id, response_id=hit.response_id)  # fmt: skip
     return Ecu(link=link)
 

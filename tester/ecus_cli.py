@@ -152,6 +152,8 @@ def _print(nodes: list[Node], found: list[Found], identities: dict[str, dict[int
     for one in found:
         dids = identities.get(one.ecu.name, {})
         cells = [as_text(dids[did].values) if did in dids else "-" for did, _ in COLUMNS]
-        rows.append((one.ecu.name, address_text(one.ecu), one.via, *cells))
+        is_doip = one.via.startswith("doip")
+        address = f"0x{one.ecu.link.logical_address:04X}" if is_doip else address_text(one.ecu)
+        rows.append((one.ecu.name, address, one.via, *cells))
     if rows:
         say(table(rows, ("ECU", "ADDRESS", "VIA", *(title for _, title in COLUMNS))))

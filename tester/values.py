@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -44,11 +45,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 def format_number(value: float) -> str:
     """Short, without the noise of binary fractions."""
-    return f"{value:.10g}"
+    return str(value) if isinstance(value, int) else f"{value:.12g}"
 
 
 def _rounded(value: float) -> float | int:
-    clean = float(f"{value:.10g}")
+    clean = float(f"{value:.12g}")
     return int(clean) if clean.is_integer() and abs(clean) < 1 << 53 else clean
 
 
@@ -79,7 +80,10 @@ def _decode_field(field: Field, raw: bytes) -> Value:
     else:
         number = int.from_bytes(raw, "big", signed=field.encoding == "int")
         label = field.values.get(str(number), "")
-        value = _rounded(number * field.scale + field.offset)
+        if field.scale.is_integer() and field.offset.is_integer():
+            value = number * int(field.scale) + int(field.offset)  # exact, however many bytes
+        else:
+            value = _rounded(number * field.scale + field.offset)
         return Value(name=field.name, value=value, unit=field.unit, label=label)
     return Value(name=field.name, value=value, unit=field.unit)
 
@@ -100,6 +104,9 @@ def decode(fields: Sequence[Field], data: bytes) -> tuple[Value, ...]:
     if at < len(data):
         found.append(Value(name="rest", value=data[at:].hex(" ").upper()))
     return tuple(found)
+
+
+_WHOLE = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0|[1-9][0-9]{0,30})")
 
 
 def _encode_field(field: Field, text: str) -> bytes:
@@ -123,14 +130,14 @@ def _encode_field(field: Field, text: str) -> bytes:
     if text.lower() in by_label:
         return int(by_label[text.lower()], 0).to_bytes(field.bytes, "big", signed=field.encoding == "int")
     try:
-        value = float(int(text, 0)) if text.lower().startswith(("0x", "0b")) else float(text)
+        value: float | int = int(text, 0) if _WHOLE.fullmatch(text) else float(text)
     except ValueError as error:
         words = f"; one of {', '.join(field.values.values())}" if field.values else ""
         raise ValueError(f"{name}: {text!r} is no number{words}") from error
     return _encode_number(field, name, value)
 
 
-def _encode_number(field: Field, name: str, value: float) -> bytes:
+def _encode_number(field: Field, name: str, value: float | int) -> bytes:
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError(f"{name}: {value} is no value")
     unit = f" {field.unit}" if field.unit else ""
@@ -141,8 +148,14 @@ def _encode_number(field: Field, name: str, value: float) -> bytes:
         if limit is not None and is_beyond:
             raise ValueError(f"{name}: {format_number(value)}{unit} is {words} {format_number(limit)}{unit}")
     if field.encoding in ("float32", "float64"):
-        return struct.pack(">f" if field.encoding == "float32" else ">d", value)
-    raw = round((value - field.offset) / field.scale)
+        try:
+            return struct.pack(">f" if field.encoding == "float32" else ">d", value)
+        except OverflowError as error:
+            raise ValueError(f"{name}: {format_number(value)} is too large") from error
+    if isinstance(value, int) and field.scale == 1 and field.offset.is_integer():
+        raw = value - int(field.offset)
+    else:
+        raw = round((value - field.offset) / field.scale)
     try:
         return raw.to_bytes(field.bytes, "big", signed=field.encoding == "int")
     except OverflowError as error:

@@ -57,7 +57,7 @@ def load_vehicle(path: Path) -> Vehicle:
 
 def _parse(content: bytes) -> dict[str, Any]:
     data: object
-    if content.lstrip()[:1] in (b"{", b"["):
+    if content.lstrip()[:1] == b"{":
         data = msgspec.json.decode(content)
     else:
         try:
