@@ -108,6 +108,7 @@ class VehicleStateSection(_Section, frozen=True):
     """``[diagnostics.vehicle_state]``: the signals that tell whether the car moves. Unknown counts as moving."""
 
     speed_signal: str = ""
+    second_speed_signal: str = ""  # from another ECU, in the same unit: while the first one is programmed or boots
     speed_unit: Literal["km/h", "m/s", "mph"] = "km/h"
     standstill_below: float = 1.0  # in that unit
     max_age_ms: Milliseconds = 2000  # a speed older than this is unknown

@@ -23,7 +23,8 @@ from gateway.runtime import Clock
 
 _KMH_PER = {"km/h": 1.0, "m/s": 3.6, "mph": 1.609344}
 _KM_PER = {"km": 1.0, "m": 0.001, "mi": 1.609344, "mile": 1.609344}
-_KEYS = ("speed", "voltage", "odometer", "ignition")
+_KEYS = ("speed", "second_speed", "voltage", "odometer", "ignition")
+_SPEEDS = ("speed", "second_speed")
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -34,7 +35,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class VehicleState:
-    """A ``FrameObserver`` over at most four signals.
+    """A ``FrameObserver`` over at most five signals.
 
     Raises:
         ConfigError: a signal that the manifest does not have or that cannot be decoded.
@@ -69,7 +70,7 @@ class VehicleState:
             self._latest.put(frames.take(rows), slots[rows], self._clock.monotonic_ns())
 
     def reading(self, key: str) -> Reading:
-        """``speed`` (km/h), ``voltage`` (V), ``odometer`` (km) or ``ignition`` as last seen, however old."""
+        """``speed``, ``second_speed`` (km/h), ``voltage`` (V), ``odometer`` (km), ``ignition`` as last seen, however old."""
         place = self._place.get(key)
         if place is None:
             return Reading(None)
@@ -77,7 +78,7 @@ class VehicleState:
         seen_ns, value = int(self._latest.time_ns[place]), float(self._latest.value[place])
         if seen_ns == NEVER:
             return Reading(None)
-        if key == "speed":
+        if key in _SPEEDS:
             value *= self._kmh_per_unit
         elif key == "odometer":
             value *= self._km_per_unit
@@ -91,8 +92,8 @@ class VehicleState:
 
     @property
     def speed_kmh(self) -> float | None:
-        """None: unknown or older than ``max_age_ms``."""
-        return self._fresh("speed")
+        """The higher of the speeds that are not older than ``max_age_ms``; None: there is none."""
+        return max((v for key in _SPEEDS if (v := self._fresh(key)) is not None), key=abs, default=None)
 
     @property
     def is_standstill(self) -> bool:
@@ -101,8 +102,10 @@ class VehicleState:
 
     @property
     def was_standstill(self) -> bool:
-        """The last speed seen was below ``standstill_below``, however old it is."""
-        return self._is_slow(self.reading("speed").value)
+        """The last speeds seen were below ``standstill_below``, however old they are."""
+        return all(self._is_slow(self.reading(key).value) for key in _SPEEDS if key in self._place) and bool(
+            self._place.keys() & set(_SPEEDS)
+        )
 
     def _is_slow(self, speed_kmh: float | None) -> bool:
         return speed_kmh is not None and abs(speed_kmh) < self._section.standstill_below * self._kmh_per_unit

@@ -110,6 +110,33 @@ def test_a_standstill_becomes_unknown_with_age() -> None:
     assert state.reading("speed").age_ms == pytest.approx(1000, rel=1e-3)
 
 
+TWO = VehicleStateSection(
+    speed_signal="b.Speed.V", second_speed_signal="a.Rest.U", speed_unit="m/s", standstill_below=0.5, max_age_ms=1000
+)
+
+
+def test_a_second_speed_serves_while_the_first_is_silent() -> None:
+    state, clock = make(TWO)
+    state.observe(speed(0.0), 0)
+    clock.now_ns = 1500 * MS
+    assert not stands(state)
+    state.observe(rest(0.1, 0, 0), 0)
+    assert stands(state)
+    assert state.was_standstill
+    state.observe(rest(20.0, 0, 0), 0)
+    assert state.speed_kmh == pytest.approx(72.0)
+    assert not state.was_standstill
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.0, 20.0), (20.0, 0.0), (-20.0, 0.0)])
+def test_of_two_speeds_the_faster_counts(first: float, second: float) -> None:
+    state, _ = make(TWO)
+    state.observe(speed(first), 0)
+    state.observe(rest(second, 0, 0), 0)
+    assert not stands(state)
+    assert not state.was_standstill
+
+
 def test_other_buses_short_frames_and_error_frames_do_not_count() -> None:
     state, _ = make()
     state.observe(FrameBatch.from_rows([(0, 0, 0x100, 0, bytes(4))]), 0)  # the other bus
