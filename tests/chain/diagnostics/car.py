@@ -101,7 +101,7 @@ def channel_of(bus: str) -> str:
 def diagnostics_toml(*, poll_s: float = 0.0, isotp: str = "auto", monitors: str = "") -> str:
     """The part of ``gateway.toml`` that is about diagnostics.
 
-    A speed may be ten seconds old: the motor control sends it, and is off the bus while it boots.
+    A speed may be five seconds old, because the guest is slow.
     """
     wide = "\np2_ms = 1000"  # the guest has one slow processor, for gateway, ECUs and testers
     ecus = ECU_TABLE.replace("\nbus = ", f"{wide}\nbus = ")
@@ -123,7 +123,8 @@ interface = "{INTERFACE}"
 channel = "{CONNECTOR}"
 [diagnostics.vehicle_state]
 speed_signal = "powertrain.VehicleMotion.VehicleSpeed"
-max_age_ms = 10000
+second_speed_signal = "chassis.WheelSpeeds.WheelSpeedRearLeft"
+max_age_ms = 5000
 [diagnostics.monitors]
 rules = "{monitors}"
 """

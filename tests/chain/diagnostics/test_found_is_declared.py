@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from tests.chain.diagnostics.car import ECUS, Car, declared
+from tests.chain.diagnostics.car import ECUS, Car, Simulator, declared
 from tests.chain.diagnostics.plain import plain
 from tests.chain.diagnostics.testers import by_doip
 from tests.support import LONG
@@ -33,8 +34,11 @@ def around(known: Iterable[str], few: int, *, below: int = 0x10000) -> list[int]
 
 
 def scan_services(nrc: Nrc) -> set[int]:
-    """As a scanner does: the identifier alone; whoever does not say 0x11 is there."""
-    return {sid for sid in SIDS if nrc(bytes([sid])) != NOT_THERE}
+    """As a scanner does: the identifier alone; whoever does not say 0x11 is there.
+
+    A file request that is none is 0x13 for the gateway, before the ECU could say that it has no files: so ask soundly.
+    """
+    return {sid for sid in SIDS if nrc(b"\x38\x05\x00\x01/" if sid == 0x38 else bytes([sid])) != NOT_THERE}
 
 
 def scan_dids(nrc: Nrc, known: Iterable[str]) -> dict[int, int]:
@@ -94,7 +98,7 @@ def check_subfunctions(ecu: str, nrc: Nrc) -> None:
         assert scan_subfunctions(nrc, sid, said["subfunctions"]) == {int(s, 16) for s in said["subfunctions"]}, number
 
 
-def check_sessions(ecu: str, nrc: Nrc) -> None:
+def check_sessions(ecu: str, nrc: Nrc, simulator: Simulator) -> None:
     """Those that can be entered from the extended one, and no others."""
     found = set()
     for session in [*range(0x08), *random.Random(2).sample(range(8, 0x80), 12), 0x7F]:
@@ -106,6 +110,7 @@ def check_sessions(ecu: str, nrc: Nrc) -> None:
             assert code == NO_SUCH_SUB
         if session == 2 and code == 0:
             assert nrc(b"\x10\x01") == 0
+            simulator.wait("the application", lambda: simulator.ecu(ecu)["power"] == "on")
     assert found == {int(number, 16) for number in declared(ecu)["sessions"]}
 
 
@@ -116,7 +121,7 @@ def at_once(check: Callable[[str], None]) -> None:
         try:
             check(ecu)
         except Exception as error:  # the others count as well
-            return f"{ecu}: {type(error).__name__}: {error}"
+            return f"{ecu}: {''.join(traceback.format_exception(error)[-4:])}"
         return ""
 
     with ThreadPoolExecutor(2) as pool:
@@ -129,7 +134,7 @@ def test_on_its_bus_each_ecu_has_what_it_declares_and_nothing_else(workshop: Car
         with plain(ecu) as tester:
             check_reading(ecu, tester.nrc)
             check_subfunctions(ecu, tester.nrc)
-            check_sessions(ecu, tester.nrc)
+            check_sessions(ecu, tester.nrc, workshop.simulator)
             workshop.simulator.wait("the ECU", lambda: workshop.simulator.ecu(ecu)["power"] == "on")
 
     at_once(check)

@@ -130,7 +130,7 @@ def test_a_fault_reaches_the_cloud_a_job_clears_it_and_kills_lose_and_repeat_not
     assert outcomes(order) == [("clear_dtcs", "ok")], order
     fleet.wait("the cleared fault", lambda: fleet.fault() is None)
     history = fleet.get(f"vehicles/{fleet.vehicle.name}/faults/history")["items"]
-    assert sum(item["dtc"] == CODE and item["change"] == "appeared" for item in history) == 1, history
+    assert sum(item["dtc"] == CODE and item["change"] == "new" for item in history) == 1, history
 
     actions = [entry["action"] for entry in fleet.get("audit")["items"]]
     assert actions.count("diagnostics.job") == 3

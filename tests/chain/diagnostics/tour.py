@@ -233,6 +233,8 @@ def define_and_schedule(tester: Foreigner, way: str) -> None:
     tester.good(bytes([0x2A, 0x02, number]))
     tester.good("3E 00")
     tester.good(bytes([0x2A, 0x04, number]))
+    while tester.hears(0.3) is not None:  # values that were under way
+        pass
 
 
 def switch_faults_off(tester: Foreigner, simulator: Simulator) -> None:
