@@ -70,7 +70,7 @@ class VehicleState:
             self._latest.put(frames.take(rows), slots[rows], self._clock.monotonic_ns())
 
     def reading(self, key: str) -> Reading:
-        """``speed``, ``second_speed`` (km/h), ``voltage`` (V), ``odometer`` (km), ``ignition`` as last seen, however old."""
+        """``speed``, ``second_speed`` (km/h), ``voltage`` (V), ``odometer`` (km), ``ignition`` as seen last."""
         place = self._place.get(key)
         if place is None:
             return Reading(None)
