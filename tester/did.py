@@ -60,7 +60,7 @@ def parse_dids(words: Sequence[str], ecu: Ecu) -> list[int]:
     found: dict[int, None] = {}
     for word in words:
         if word.lower() == "all":
-            found |= dict.fromkeys(n for n, did in ecu.dids.items() if did.read is not None or not _is_described(ecu))
+            found |= dict.fromkeys(n for n, did in ecu.dids.items() if did.read is not None)
         elif match := re.fullmatch(r"(?:0[xX])?([0-9a-fA-F]{1,4})-(?:0[xX])?([0-9a-fA-F]{1,4})", word):
             first, last = int(match[1], 16), int(match[2], 16)
             if last < first:
@@ -73,10 +73,6 @@ def parse_dids(words: Sequence[str], ecu: Ecu) -> list[int]:
             part = [n for n, did in ecu.dids.items() if word.lower() in did.name.lower()]
             found |= dict.fromkeys(exact or part)
     return list(found)
-
-
-def _is_described(ecu: Ecu) -> bool:
-    return any(did.read or did.write for did in ecu.dids.values())
 
 
 def one_did(word: str, ecu: Ecu) -> Did:

@@ -100,7 +100,9 @@ def _access(data: Mapping[str, Any] | None) -> Access | None:
     )
 
 
-def _did(text: str, data: Mapping[str, Any]) -> Did:
+def _did(text: str, data: Mapping[str, Any], *, readable: bool = False) -> Did:
+    """``readable``: what an absent ``read`` means; false always means that it is not."""
+    reading = data.get("read", {} if readable else None)
     fields = tuple(msgspec.convert(field, Field, strict=False) for field in data.get("fields", ()))
     if "bytes" in data and not fields and "encoding" in data:  # a single field may be written in place
         keys = set(Field.__struct_fields__) - {"name"}
@@ -108,7 +110,8 @@ def _did(text: str, data: Mapping[str, Any]) -> Did:
     length = data.get("bytes", sum(field.bytes for field in fields) or None)
     return Did(
         number=number(text, "identifier"), name=str(data.get("name", "")), bytes=length, fields=fields,
-        read=_access(data.get("read")), write=_access(data.get("write")), io=_access(data.get("io")),
+        read=_access(None if reading is False else reading),
+        write=_access(data.get("write")), io=_access(data.get("io")),
     )  # fmt: skip
 
 
@@ -189,7 +192,7 @@ def _own_ecu(data: Mapping[str, Any], index: int) -> Ecu:
         return Ecu(
             link=link,
             title=str(data.get("title", "")),
-            dids=_keyed(_did(key, value) for key, value in data.get("dids", {}).items()),
+            dids=_keyed(_did(key, value, readable=True) for key, value in data.get("dids", {}).items()),
             routines=_keyed_routines(_routine(key, value) for key, value in data.get("routines", {}).items()),
             levels={level.level: level for level in (_level(k, v) for k, v in data.get("security", {}).items())},
             sessions={number(k, "session"): str(v) for k, v in data.get("sessions", {}).items()},

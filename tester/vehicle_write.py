@@ -57,7 +57,9 @@ def _did(did: Did) -> dict[str, object]:
         entry["bytes"] = did.bytes
     if did.fields:
         entry["fields"] = [_field(field) for field in did.fields]
-    return entry | {key: found for key in ("read", "write", "io") if (found := _access(getattr(did, key))) is not None}
+    if did.read != Access():
+        entry["read"] = False if did.read is None else _access(did.read)
+    return entry | {key: found for key in ("write", "io") if (found := _access(getattr(did, key))) is not None}
 
 
 def _routine(routine: Routine) -> dict[str, object]:
