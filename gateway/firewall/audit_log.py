@@ -127,6 +127,8 @@ class AuditLog:
             await to_thread.run_sync(self._open)
         except TransportError as error:
             self._tell(ComponentHealth.DEGRADED, str(error))
+        else:
+            self._tell(ComponentHealth.OK, "")
         try:
             async with anyio.create_task_group() as tg:
                 tg.start_soon(self._send_up)

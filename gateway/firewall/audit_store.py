@@ -106,6 +106,7 @@ class AuditStore:
         self._starts: dict[str, int] = {}  # of each file, its first record's number
         self.repaired_bytes = 0
         self.damage = ""  # what was found wrong when opening
+        self._is_begun = False  # records were durable once
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -118,7 +119,7 @@ class AuditStore:
             os.close(self._lock)
             raise TransportError(f"{directory}: another process writes this audit log") from error
         except OSError as error:
-            os.close(self._lock)
+            self.close()
             raise TransportError(f"{directory}: {error.strerror or error}") from error
 
     @property
@@ -205,6 +206,10 @@ class AuditStore:
         names = file_names(self._directory)
         for name in names:
             self._starts[name] = _first_number(self._directory / name)
+        if anchor is None and not names:  # first of all: a disk that is full now must not look like tampering later
+            self._anchor()
+            anchor = read_anchor(self._directory)
+        self._is_begun = anchor is None or anchor.last > 0
         self._first = self._starts[names[0]] if names else 1
         if names:
             self._go_on_from(names[-1])
@@ -216,7 +221,7 @@ class AuditStore:
         if anchor is not None and self._chain.number < anchor.last:
             self._damaged(f"records {self._chain.number + 1} to {anchor.last} are missing")
             self._chain.number, self._chain.hash = anchor.last, anchor.hash
-        if self.damage or not names:
+        if self.damage or self._descriptor is None:
             self._begin_file(now_ns)
         if self.damage:
             self._write(self._chain.append(Record(number=0, at_ns=now_ns, kind="damaged", detail=self.damage)))
@@ -263,7 +268,7 @@ class AuditStore:
             cut = self.repaired_bytes
             self._go_on_from(names[-1])
             self.repaired_bytes += cut
-        else:
+        elif self._is_begun:
             self._damaged("all records are gone")
 
     def _damaged(self, what: str) -> None:

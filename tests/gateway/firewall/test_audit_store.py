@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -118,6 +119,34 @@ def test_a_missing_anchor_is_found_and_told_when_the_log_goes_on(tmp_path: Path)
     assert not verify(tmp_path, KEY).is_sound
     write(tmp_path, 1)
     assert "damaged" in [r.kind for r in read_records(tmp_path)]
+
+
+@pytest.mark.parametrize("written", [0, 1, 40])
+def test_a_disk_that_is_full_at_the_first_start_is_no_damage_and_costs_no_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    real = os.write
+    room = [written]
+
+    def write_while_there_is_room(descriptor: int, content: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = real(descriptor, content[: room[0]])
+        room[0] -= count
+        return count
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write_while_there_is_room)
+        for _ in range(3):
+            with pytest.raises(TransportError, match="No space left"):
+                AuditStore(tmp_path, max_bytes=BIG, key=KEY, now_ns=1)
+    assert len(os.listdir("/proc/self/fd")) == before
+    store = AuditStore(tmp_path, max_bytes=BIG, key=KEY, now_ns=1)
+    store.append([record("a")])
+    store.close()
+    assert not store.damage
+    assert verify(tmp_path, KEY).is_sound
 
 
 def test_the_log_is_bounded_and_what_is_left_is_sound(tmp_path: Path) -> None:
