@@ -1,8 +1,8 @@
 """Any interface of python-can as a link. Its blocking ``recv`` runs in a thread that this adapter owns.
 
 The thread hands frames to the event loop in batches; whatever the adapter raises there makes the link fail: sending
-raises ``TransportError`` from then on (open a new link). At most ``MAX_WAITING`` frames wait for the loop; more are
-dropped and counted.
+raises ``TransportError`` until the adapter could be opened again, which is tried every second. At most ``MAX_WAITING``
+frames wait for the loop; more are dropped and counted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gateway.errors import TransportError
 MAX_WAITING = 10_000
 POLL_S = 0.1  # how long the thread may keep ``aclose`` waiting
 CLOSE_S = 5.0
+REOPEN_S = 1.0
 BUSY = (errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM)
 
 
@@ -39,6 +40,7 @@ class PythonCanLink:
             TransportError: python-can or the adapter is missing or refuses.
         """
         self._name, self._fd, self._own = f"{config.interface} {config.channel}".strip(), fd, own
+        self._config = config
         self._table = ListenerTable()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[CanFrame] = deque()
@@ -102,6 +104,18 @@ class PythonCanLink:
     # --- in the thread ---
 
     def _run(self) -> None:
+        self._receive()
+        while not self._stop.wait(REOPEN_S):
+            try:
+                self._bus = open_bus(self._config)
+            except Exception as error:  # as above: adapters raise whatever their driver does
+                self._failure = f"{type(error).__name__}: {error}"
+                continue
+            self._failure = ""
+            self._receive()
+
+    def _receive(self) -> None:
+        """Until told to stop, or the adapter fails."""
         try:
             while not self._stop.is_set():
                 message = self._bus.recv(POLL_S)

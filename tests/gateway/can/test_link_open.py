@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import can
 import pytest
 
+from gateway.can import link_pythoncan
 from gateway.can.link import CanFrame, CanLink
 from gateway.can.link_multicast import MulticastLink
 from gateway.can.link_open import open_link
@@ -150,15 +151,26 @@ def test_python_can_links_carry_frames_both_ways() -> None:
     run(body)
 
 
-def test_python_can_link_that_fails_says_so() -> None:
+def test_python_can_link_that_fails_says_so_and_comes_back_with_its_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_pythoncan, "REOPEN_S", 0.05)
+
     async def body() -> None:
-        link = open_link("virtual", "link-failing")
+        link, other = open_link("virtual", "link-failing"), open_link("virtual", "link-failing")
+        heard = Heard()
+        link.hear([(FRAMES[0].can_id, False)], heard)
         link._bus.shutdown()  # type: ignore[attr-defined]  # the adapter's bus dies under it
         with pytest.raises(TransportError):
             for _ in range(1000):
                 link.send(FRAMES[0])
                 await asyncio.sleep(0.01)
-        await close(link)
+        for _ in range(1000):
+            other.send(FRAMES[0])
+            await asyncio.sleep(0.01)
+            if heard.frames:
+                break
+        assert heard.frames[0].can_id == FRAMES[0].can_id
+        link.send(FRAMES[1])
+        await close(link, other)
 
     run(body)
 
