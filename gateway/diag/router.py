@@ -10,6 +10,7 @@ Per ECU there are two tasks, per session none. Everything is bounded by ``Router
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -149,7 +150,8 @@ class Router:
         """The numbers at this moment."""
         dropped = self._dropped + sum(session.dropped for session in self._sessions)
         targets = {address: target.statistics() for address, target in self._targets.items()}
-        return RouterStatistics(sessions=len(self._sessions), inbox_dropped=dropped, targets=targets)
+        ports = Counter(session.tester.port for session in self._sessions)
+        return RouterStatistics(sessions=len(self._sessions), ports=dict(ports), inbox_dropped=dropped, targets=targets)
 
     def _target(self, address: int) -> Target:
         target = self._targets.get(address)

@@ -59,6 +59,7 @@ class RouterStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The router since the start."""
 
     sessions: int
+    ports: Mapping[str, int]  # sessions by port; the gateway's own clients are "gateway"
     inbox_dropped: int
     targets: Mapping[int, TargetStatistics]
 

@@ -57,7 +57,8 @@ def _lines(statistics: _Facts) -> list[str]:
     audit, dtc, poller = (_facts(statistics, name) for name in ("audit", "dtc", "poller"))
     lines = []
     if router:
-        testers = [f"{_count(router, 'sessions')} sessions"]
+        ports = _facts(router, "ports")
+        testers = [", ".join(f"{port} {count}" for port, count in sorted(ports.items())) or "none"]
         if doip:
             testers.append(f"DoIP {_count(doip, 'active')} active of {_count(doip, 'open')} connections")
         if held := _facts(firewall, "holds"):
