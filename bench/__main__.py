@@ -28,10 +28,11 @@ MODULES = {
     "gateway": "memory and start of the gateway process",
     "ingest": "durable batches per second against a do-nothing endpoint",
     "lake": "bytes per sample in the lake, query times",
+    "diagnostics": "flash, reads and idle cost of the gateway among simulated ECUs and testers, in the vcan guest",
     "uds": "UDS reads, downloads and idle sessions against udsoncan + can-isotp, in memory and in the vcan guest",
     "isotp": "ISO-TP against can-isotp in memory and in the vcan guest, against the kernel's in the QEMU guest",
 }
-GUEST_MODULES = ("receive", "isotp", "uds")
+GUEST_MODULES = ("receive", "isotp", "uds", "diagnostics")
 #: Those that have something to compare with in the QEMU guest's kernel.
 QEMU_MODULES = ("isotp",)
 GUEST_TIMEOUT_S = 900
