@@ -26,7 +26,7 @@ def add_memory_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     one = verbs.add_parser("read", help="read bytes", description="Read memory; a hexadecimal dump, or a file.")
     one.add_argument("address", type=hex_number(1 << 40), metavar="ADDRESS", help="hexadecimal")
-    one.add_argument("size", type=lambda text: int(text, 0), metavar="BYTES", help="how many (0x100 or 256)")
+    one.add_argument("size", type=byte_count, metavar="BYTES", help="how many (0x100 or 256)")
     one.add_argument("--out", metavar="FILE", help="write the bytes there")
     _add_common(one)
     one.add_argument("--write", action="store_true", help="needed with --unlock: a wrong key counts at the ECU")
@@ -39,6 +39,14 @@ def add_memory_command(subparsers: argparse._SubParsersAction[argparse.ArgumentP
     _add_common(two)
     add_write(two)
     two.set_defaults(run=on_bench(_write))
+
+
+def byte_count(text: str) -> int:
+    """For argparse: ``256`` or ``0x100``."""
+    try:
+        return int(text, 0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes") from error
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

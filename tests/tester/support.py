@@ -40,19 +40,23 @@ def control(path: Path, request: Mapping[str, object]) -> dict[str, Any]:
 class Vehicle:
     """A running simulation, on multicast groups of its own port."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int | None) -> None:
+        """``port`` None: on vcan0 to vcan4 instead."""
         self.folder, self.port = folder, port
+        self.interface = "socketcan" if port is None else "udp_multicast"
         self.socket = folder / "control"
         self.description = folder / "ecus.json"
 
     def channel(self, bus: str) -> str:
-        """``GROUP:PORT`` of a bus; "diagnostic" too."""
+        """``GROUP:PORT`` or the interface of a bus; "diagnostic" too."""
+        if self.port is None:
+            return f"vcan{[*GROUPS, 'diagnostic'].index(bus)}"
         return f"{GROUPS.get(bus, '239.74.163.7')}:{self.port}"
 
     @property
     def via(self) -> list[str]:
         """Arguments that lead to all buses."""
-        return [word for bus in GROUPS for word in ("--via", f"{bus}=udp_multicast:{self.channel(bus)}")]
+        return [word for bus in GROUPS for word in ("--via", f"{bus}={self.interface}:{self.channel(bus)}")]
 
     @property
     def arguments(self) -> list[str]:
@@ -67,15 +71,16 @@ class Vehicle:
 
 
 @contextlib.contextmanager
-def simulated(folder: Path, arguments: Sequence[str] = ()) -> Iterator[Vehicle]:
+def simulated(folder: Path, arguments: Sequence[str] = (), *, on_vcan: bool = False) -> Iterator[Vehicle]:
     """``outrider sim run --scenario workshop`` until the end of the block."""
-    vehicle = Vehicle(folder, free_port())
+    vehicle = Vehicle(folder, None if on_vcan else free_port())
     described = subprocess.run(
         [sys.executable, "-m", "outrider", "sim", "describe", "--json"], cwd=ROOT, capture_output=True, check=True
     )
     vehicle.description.write_bytes(described.stdout)
     buses = [word for bus in GROUPS for word in ("--bus", f"{bus}={vehicle.channel(bus)}")]
-    command = [sys.executable, "-m", "outrider", "sim", "run", "--scenario", "workshop", "--interface", "udp_multicast",
+    command = [sys.executable, "-m", "outrider", "sim", "run", "--scenario", "workshop",
+               "--interface", vehicle.interface,
                "--speed", "1", "--duration", "3000", "--control", str(vehicle.socket), *buses, *arguments]  # fmt: skip
     with (folder / "sim.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=os.environ)
