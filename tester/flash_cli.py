@@ -290,17 +290,19 @@ async def quiet(bench: Bench) -> AsyncIterator[None]:
     async def keep() -> None:
         while True:
             await anyio.sleep(KEEP_ALIVE_S)
-            with contextlib.suppress(GatewayError):
-                await functional.send(TESTER_PRESENT)
+            await tell(TESTER_PRESENT)
 
-    try:
-        functional = await bench.functional()
-        for request in QUIET:
-            await functional.send(request)
-    except (GatewayError, TesterError) as error:
-        note(f"the other ECUs are not told: {error}")
-        yield
-        return
+    async def tell(*requests: bytes) -> None:
+        for way in ways:
+            with contextlib.suppress(GatewayError):
+                for request in requests:
+                    await way.send(request)
+
+    ways = []
+    for via in bench.vias:
+        with contextlib.suppress(GatewayError, TesterError):  # nobody there hears functional requests
+            ways.append(await bench.functional(via))
+    await tell(*QUIET)
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(keep)
@@ -309,6 +311,5 @@ async def quiet(bench: Bench) -> AsyncIterator[None]:
     except* Exception as group:
         raise group.exceptions[0] from None
     finally:
-        with anyio.CancelScope(shield=True), anyio.move_on_after(KEEP_ALIVE_S), contextlib.suppress(GatewayError):
-            for request in RELEASE:
-                await functional.send(request)
+        with anyio.CancelScope(shield=True), anyio.move_on_after(KEEP_ALIVE_S):
+            await tell(*RELEASE)
