@@ -33,6 +33,7 @@ from gateway.diag.router_model import (
 )
 from gateway.errors import PeerError, TransportError
 from gateway.firewall.ports import Decision, DiagnosticFirewall, Verdict
+from gateway.isotp import IsoTpError
 from gateway.runtime import Clock
 from gateway.uds.channel import ChannelClosedError, DiagnosticChannel
 
@@ -344,7 +345,8 @@ class EcuTarget(Target):
         except TransportError as error:
             self.count["failed"] += 1
             self._end(conversation)
-            return UnreachableError(f"{self.name}: {error}")
+            is_too_long = isinstance(error, IsoTpError) and error.reason == "buffer_ovflw"  # says the ECU
+            return (TooLongError if is_too_long else UnreachableError)(f"{self.name}: {error}")
         except (PeerError, ValueError) as error:
             self._end(conversation)
             return TooLongError(f"{self.name}: {error}")

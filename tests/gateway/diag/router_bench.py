@@ -18,6 +18,7 @@ from gateway.firewall.core import AuditEntry, Firewall
 from gateway.firewall.policy import default_policy_text, parse_policy
 from gateway.firewall.rules import compile_policy
 from gateway.firewall.state import VehicleFacts
+from gateway.isotp import IsoTpError
 from gateway.runtime import SystemClock
 from gateway.uds.channel import ChannelClosedError
 
@@ -54,6 +55,7 @@ class Ecu:
         self.script: Callable[[bytes], Sequence[bytes]] = self.obey
         self.gate: asyncio.Event | None = None  # transmissions wait for it
         self.is_down = False
+        self.has_no_room = False  # answers a first frame with an overflow
         self.is_receiving = False  # a long answer is arriving
         self._said: asyncio.Queue[bytes | Exception] = asyncio.Queue()
 
@@ -72,6 +74,8 @@ class Ecu:
     async def send(self, pdu: bytes) -> None:
         if self.is_down:
             raise TransportError("bus-off")
+        if self.has_no_room:
+            raise IsoTpError("buffer_ovflw", "the receiver has no room for the message")
         if self.gate is not None:
             await self.gate.wait()
         if len(pdu) > self.max_pdu_bytes:

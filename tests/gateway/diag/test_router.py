@@ -97,6 +97,15 @@ def test_a_request_longer_than_the_ecu_takes_is_too_long() -> None:
     run(test)
 
 
+def test_a_request_that_the_ecu_has_no_room_for_is_too_long() -> None:
+    async def test(bench: Bench) -> None:
+        bench.ecus[MOTOR].has_no_room = True
+        with pytest.raises(TooLongError):
+            await bench.session().send(MOTOR, bytes.fromhex("2EF190") + bytes(4093))
+
+    run(test)
+
+
 def test_a_channel_that_ends_is_opened_again() -> None:
     async def test(bench: Bench) -> None:
         motor, session = bench.ecus[MOTOR], bench.session()
