@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from gateway.uds.client import UdsClient
+from gateway.uds.errors import NegativeResponse
 from tester.access import add_access, plan, prepare, wanted_of
 from tester.connect import Bench
 from tester.errors import FileError, RefusedError, UsageError
@@ -132,8 +133,15 @@ async def _write(args: argparse.Namespace, bench: Bench) -> int:
     client = await bench.client(ecu)
     await prepare(ecu, client, access or Access(), wanted)
     await client.write_memory(args.address, content, args.address_bytes, args.size_bytes)
+    try:
+        found = await _pieces(args, client, args.address, len(content))
+    except NegativeResponse:  # memory that may be written and not read
+        found = None
     if args.json:
-        say_json({"ecu": ecu.name, "address": f"{args.address:08X}", "written": content.hex().upper()})
+        verdict = None if found is None else found == content
+        say_json({"ecu": ecu.name, "address": f"{args.address:08X}", "written": content.hex().upper(),
+                  "verified": verdict})  # fmt: skip
     else:
-        say(f"{ecu.name}: {len(content)} bytes written at {args.address:08X}")
-    return 0
+        proof = "cannot be read back" if found is None else "read back" if found == content else "READS DIFFERENTLY"
+        say(f"{ecu.name}: {len(content)} bytes written at {args.address:08X}, {proof}")
+    return 0 if found in (None, content) else 1

@@ -198,7 +198,7 @@ def test_outputs_are_given_back(uds: Uds) -> None:
 def test_memory_is_read_and_written(uds: Uds, tmp_path: Path) -> None:
     out = tmp_path / "ram.bin"
     assert uds("memory", "write", "20000100", "01 02 03", "--ecu", "motor").status == 77
-    assert uds("memory", "write", "20000100", "01 02 03", "--ecu", "motor", "--write").status == 0
+    assert "read back" in uds("memory", "write", "20000100", "01 02 03", "--ecu", "motor", "--write").out
     assert uds("memory", "read", "20000100", "3", "--ecu", "motor", "--out", str(out)).status == 0
     assert out.read_bytes() == b"\x01\x02\x03"
     assert "20000100  01 02 03" in uds("memory", "read", "20000100", "16", "--ecu", "motor").out
