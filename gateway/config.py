@@ -17,7 +17,6 @@ import msgspec
 from gateway.can.config import MAX_BUSES, BusConfig, ReadConfig, ReplayConfig
 from gateway.collect.budget import BudgetConfig
 from gateway.collect.model import Limits
-from gateway.diag.addresses import address_of, settings_of
 from gateway.diag.config import DiagnosticsSection
 from gateway.errors import ConfigError
 from gateway.firewall.can_rules import RoutingSection
@@ -181,6 +180,8 @@ def _check_ecus(config: Config, buses: list[str], path: str) -> None:
     own = {section.doip.logical_address: "the gateway", section.doip.functional_address: "the functional group"}
     if len(own) < 2:
         raise ConfigError("is also the gateway's", path=path, where="$.diagnostics.doip.functional_address")
+    if section.ecus:
+        from gateway.diag.addresses import address_of, settings_of  # brings ISO-TP along, which others need not load
     known: set[str] = {"gateway"}
     for i, ecu in enumerate(section.ecus):
         where = f"$.diagnostics.ecus[{i}]"
