@@ -43,7 +43,7 @@ test: setup apt-test lint
 	OUTRIDER_GUEST=1 OUTRIDER_BROWSER=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: setup
-	OUTRIDER_FAST=1 $(BIN)/python -m pytest -m "not guest and not kernel_isotp and not browser and not slow" $(PARALLEL) $(ARGS)
+	OUTRIDER_FAST=1 $(BIN)/python -m pytest -m "not guest and not kernel_isotp and not car and not browser and not slow" $(PARALLEL) $(ARGS)
 
 bench: setup apt-test
 	$(BIN)/python -m bench $(ARGS)

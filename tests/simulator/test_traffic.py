@@ -19,7 +19,7 @@ from dbc.frames import BRS, ERROR, ESI, EXTENDED, FD, REMOTE, FrameBatch
 from dbc.logs import CandumpWriter, LogError, open_log
 from simulator.buses import BUS_NAMES, UDP_MULTICAST_HOP_LIMIT
 from simulator.load import LoadSettings, frame_seconds, load, parse_ids
-from simulator.ports import MulticastPort, PortError, Counting, open_port, socketcan_bytes
+from simulator.ports import Counting, MulticastPort, PortError, open_port, socketcan_bytes
 from simulator.replay import LONGEST_PAUSE_NS, Timeline, replay
 from simulator.runner import Runner
 from simulator.sinks import BusSink, CountingSink, LogSink

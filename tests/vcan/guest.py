@@ -8,7 +8,8 @@ Three places offer the interfaces, and ``--auto`` (the default) takes the first 
 * ``host``: vcan0 … vcan5 are there already.
 * ``uml``: a throw-away User-Mode Linux guest over this file system. No root rights, no image.
 
-A fourth is taken only when asked for: ``qemu``, Debian's kernel emulated, several times slower but with kernel ISO-TP.
+Two more are taken only when asked for: ``qemu``, Debian's kernel emulated, several times slower but with kernel ISO-TP;
+and ``lo``, a network namespace with nothing but loopback, for buses that are multicast between processes.
 
 Standard library only and no import of ours, because it runs before any environment exists.
 """
@@ -122,6 +123,21 @@ def namespace_command() -> list[str] | None:
         probe = [*start, "ip", "link", "add", "vcan0", "type", "vcan"]
         if subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
             return start
+    return None
+
+
+def loopback_command() -> list[str] | None:
+    """The start of a command line that makes a network namespace without any CAN, or None where that is not allowed."""
+    unshare = shutil.which("unshare")
+    starts = [["--net"], ["--user", "--map-root-user", "--net"]]
+    for start in starts if os.geteuid() == 0 else starts[1:]:
+        line = [unshare or "unshare", *start]
+        if (
+            unshare
+            and subprocess.run([*line, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode
+            == 0
+        ):
+            return line
     return None
 
 
@@ -358,6 +374,12 @@ def run_directly(job: Job, place: str) -> int:
             raise GuestError("this kernel offers no vcan in a network namespace", EX_UNAVAILABLE)
         setup = 'mount -t sysfs sys /sys; sh "$0" && exec bash "$1"'
         line = [*start, "bash", "-c", setup, str(HERE / "vcan-up.sh"), str(script)]
+    elif place == "lo":
+        start = loopback_command()
+        if start is None:
+            raise GuestError("no network namespace can be made here (Debian: util-linux, iproute2)", EX_UNAVAILABLE)
+        setup = 'ip link set lo up && ip route add 239.0.0.0/8 dev lo && exec bash "$0"'
+        line = [*start, "bash", "-c", setup, str(script)]
     elif not have_interfaces():
         raise GuestError("vcan0 … vcan5 are not all up with mtu 72 here", EX_UNAVAILABLE)
     with _spawn(line, job) as process:
@@ -377,6 +399,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("auto", "the first place that works (default)"),
         ("uml", "a User-Mode Linux guest"),
+        ("lo", "a network namespace with loopback only, no CAN; never taken by itself"),
         ("qemu", "an emulated machine with Debian's kernel, for kernel ISO-TP; never taken by itself"),
         ("netns", "a network namespace of this kernel"),
         ("host", "here, where vcan0..vcan5 are up already"),

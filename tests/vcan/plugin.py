@@ -1,8 +1,9 @@
-"""Where tests marked ``guest`` or ``kernel_isotp`` run.
+"""Where tests marked ``guest``, ``kernel_isotp`` or ``car`` run.
 
 They need vcan0 … vcan5, the latter also the kernel's ISO-TP. Where those exist (in the guest, or on a host that has
 them) they run like any other test. Elsewhere they are deselected, and one item for each mark, named in ``STARTERS``,
-starts a guest once with all of them. Inside, this plugin writes one JSON line per finished phase to
+starts a guest once with all of them. Tests marked ``car`` run whole vehicles of processes on fixed multicast groups and
+therefore in a network namespace of their own. Inside, this plugin writes one JSON line per finished phase to
 ``OUTRIDER_GUEST_REPORT``, which that item reads.
 """
 
@@ -18,8 +19,9 @@ import pytest
 
 GUEST_ITEM = "test_suite_in_vcan_guest"
 QEMU_ITEM = "test_suite_in_qemu_guest"
+CAR_ITEM = "test_suite_in_namespace"
 #: The mark of a test -> the item that starts a guest for it.
-STARTERS = {"guest": GUEST_ITEM, "kernel_isotp": QEMU_ITEM}
+STARTERS = {"guest": GUEST_ITEM, "kernel_isotp": QEMU_ITEM, "car": CAR_ITEM}
 KNOWN_GUEST_TESTS = pytest.StashKey[dict[str, list[str]]]()
 
 
@@ -53,13 +55,17 @@ def has_kernel_isotp() -> bool:
 
 def _mark(item: pytest.Item) -> str:
     """The stronger of the item's marks; empty for an ordinary test."""
-    return next((mark for mark in ("kernel_isotp", "guest") if item.get_closest_marker(mark)), "")
+    return next((mark for mark in ("kernel_isotp", "guest", "car") if item.get_closest_marker(mark)), "")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what cannot run here: tests without what they need, and items that would start a guest with it."""
-    here = {"guest": has_vcan(), "kernel_isotp": has_vcan() and has_kernel_isotp()}
+    here = {
+        "guest": has_vcan(),
+        "kernel_isotp": has_vcan() and has_kernel_isotp(),
+        "car": os.environ.get("OUTRIDER_GUEST_PLACE") == "lo",
+    }
     starters = {name: mark for mark, name in STARTERS.items()}
     keep: list[pytest.Item] = []
     drop: list[pytest.Item] = []
@@ -83,7 +89,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say how deselected tests are run, unless a guest just ran them."""
     known = config.stash.get(KNOWN_GUEST_TESTS, {})
     reports = [r.nodeid for key in ("passed", "failed") for r in terminalreporter.getreports(key)]
-    for mark, option in (("guest", ""), ("kernel_isotp", " --qemu")):
+    for mark, option in (("guest", ""), ("kernel_isotp", " --qemu"), ("car", " --lo")):
         if known.get(mark) and not any(STARTERS[mark] in nodeid for nodeid in reports):
             terminalreporter.write_line(
                 f"{len(known[mark])} {mark} tests were left out; run them with: "

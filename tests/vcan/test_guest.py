@@ -75,6 +75,12 @@ def test_suite_in_qemu_guest(request: pytest.FixtureRequest, tmp_path: Path, cap
     run_suite("kernel_isotp", "qemu", request, tmp_path, capfd)
 
 
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_suite_in_namespace(request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Every test marked ``car`` passes in a network namespace of its own."""
+    run_suite("car", "lo", request, tmp_path, capfd)
+
+
 def run_suite(
     mark: str, place: str, request: pytest.FixtureRequest, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from tests.chain.diagnostics.plain import plain
 from tests.chain.diagnostics.testers import by_doip
 from tests.support import LONG
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(3600 if LONG else 400)]
+pytestmark = [pytest.mark.car, pytest.mark.slow, pytest.mark.timeout(3600 if LONG else 400)]
 
 Nrc = Callable[[bytes], int]
 NOT_THERE, NO_SUCH_SUB, TOO_LITTLE, NO_SUCH_VALUE, IN_NO_SUCH_SESSION = 0x11, 0x12, 0x13, 0x31, 0x7F

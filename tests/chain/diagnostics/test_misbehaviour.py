@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 
 import pytest
 from udsoncan import MemoryLocation
 
-from tests.chain.diagnostics.car import DOIP_PORT, INTERFACE, Car, channel_of
+from tests.chain.diagnostics.car import DOIP_PORT, Car
 from tests.chain.diagnostics.plain import SilenceError, plain
-from tests.chain.diagnostics.testers import Foreigner, by_doip, by_library
+from tests.chain.diagnostics.testers import Foreigner, by_doip, by_library, reads
 from tests.chain.diagnostics.tour import APPLICATION, enter_programming, image_for, program, reset, wait_for_boot
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.car, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LOCKS_GO_S = 30.0  # six seconds of silence in a slow guest
 
@@ -111,13 +110,6 @@ def test_an_ecu_pending_for_ever_is_given_up_and_others_are_served(workshop: Car
         workshop.simulator.wait("the ECU", lambda: reads(tester), 60)
 
 
-def reads(tester: Foreigner) -> bool:
-    """Whether it answers what it is asked."""
-    with contextlib.suppress(Exception):
-        return tester.ask("22 F1 90")[0] == 0x62
-    return False
-
-
 def test_a_silent_ecu_is_silence_for_its_tester_and_nothing_for_others(workshop: Car) -> None:
     workshop.simulator.quirks("brakes", mute=[0x22])
     try:
@@ -130,23 +122,6 @@ def test_a_silent_ecu_is_silence_for_its_tester_and_nothing_for_others(workshop:
         workshop.simulator.quirks("brakes", mute=[])
     with plain("brakes", "connector") as tester:
         assert tester.ask(b"\x22\xf1\x86")[:1] == b"\x62"
-
-
-@pytest.mark.skipif(INTERFACE != "socketcan", reason="only a real interface can be down")
-def test_a_bus_that_is_off_comes_back(workshop: Car) -> None:
-    def set_link(state: str) -> None:
-        subprocess.run(["ip", "link", "set", channel_of("auxiliary"), state], check=True)
-
-    set_link("down")
-    try:
-        with by_doip("telematics", 0x0E91) as tester:
-            assert not reads(tester)
-        with by_doip("motor", 0x0E93) as other:
-            assert reads(other)
-    finally:
-        set_link("up")
-    with by_doip("telematics", 0x0E92) as tester:
-        workshop.simulator.wait("the bus", lambda: reads(tester), 60)
 
 
 def test_garbage_to_doip_hurts_nobody_else(workshop: Car) -> None:

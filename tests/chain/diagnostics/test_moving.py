@@ -9,7 +9,7 @@ import pytest
 from tests.chain.diagnostics.car import Car, car
 from tests.chain.diagnostics.testers import by_doip, by_library
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.car, pytest.mark.slow, pytest.mark.timeout(300)]
 
 #: One sound request of each service the motor has, and what it gets while the car drives: a positive answer, or the
 #: gateway's. 0x22 is the rule for writing, 0x33 the one for secured data.

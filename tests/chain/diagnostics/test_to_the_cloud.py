@@ -16,7 +16,7 @@ from simulator.buses import BUSES
 from tests.chain.diagnostics.car import INTERFACE, Simulator, channel_of, diagnostics_toml, write_descriptions
 from tests.chain.rig import Rig, rig
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.car, pytest.mark.slow, pytest.mark.timeout(400)]
 
 CODE, HEX = "P0A93-00", 0x0A9300
 WAIT_S = 90.0

@@ -235,3 +235,10 @@ def hear(bus: can.BusABC, can_id: int, timeout_s: float) -> can.Message | None:
         if message is not None and message.arbitration_id == can_id:
             return message
     return None
+
+
+def reads(tester: Foreigner) -> bool:
+    """Whether it answers what it is asked."""
+    with contextlib.suppress(Exception):
+        return tester.ask("22 F1 90")[0] == 0x62
+    return False
