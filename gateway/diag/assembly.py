@@ -94,6 +94,11 @@ def _names(section: DiagnosticsSection) -> dict[str, int]:
     return dict(names_of(section.ecus, section.doip.logical_address))
 
 
+def who(tester: Tester) -> str:
+    """A tester in a report: ``doip 0x0e80``, ``cloud 0x0ec0 user:admin``."""
+    return f"{tester.port} {tester.address:#06x} {tester.name}".rstrip()
+
+
 class Diagnostics:
     """Observers for the collector, and components to be started after it, in their order."""
 
@@ -213,7 +218,12 @@ class Diagnostics:
         )
         components: list[Component] = [self.dtc, audit, buses, self.router]
         if section.poll.period_s and any(ecu.poll for ecu in section.ecus):
-            components.append(self._poller(self.router, outlet, directory))
+            poller, names = (
+                self._poller(self.router, outlet, directory),
+                {e.logical_address: e.name for e in section.ecus},
+            )
+            watch.on_cleared = lambda tester, target: poller.tell_cleared(names.get(target, ""), who(tester))
+            components.append(poller)
         if section.doip.enabled:
             facts = vehicle_facts(section.doip, self._config.vehicle)
             self.node = DoipNode(section.doip, self.router, facts, self._clock, self._health, base=self._base)

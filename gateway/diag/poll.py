@@ -127,6 +127,7 @@ class _Watched:
         self.client: UdsClient | None = None
         self.is_told = False  # its whole list since the start
         self.failures = 0
+        self.cleared_by = ""  # who cleared it since the last list
         self.frames = self.last_frames = 0
         self.soon = anyio.Event()
 
@@ -192,6 +193,12 @@ class DtcPoller:
         if name in self._watched:
             self._watched[name].soon.set()
 
+    def tell_cleared(self, name: str, by: str) -> None:
+        """Somebody cleared the ECU's DTCs: what is missing next time is cleared by them, and that time is now."""
+        if name in self._watched:
+            self._watched[name].cleared_by = by
+            self._watched[name].soon.set()
+
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Poll until cancelled, or until the outlet is closed."""
         self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
@@ -230,7 +237,7 @@ class DtcPoller:
         """One poll, whatever comes of it."""
         self._polls += 1
         watched.last_frames = 0
-        ecu = watched.ecu
+        ecu, by = watched.ecu, watched.cleared_by
         try:
             changes = await self._read(watched)
         except (NegativeResponse, MalformedAnswer) as error:  # it lives; busy, or 0x19 is not for it now
@@ -247,7 +254,9 @@ class DtcPoller:
         else:
             await self._answered(watched)
             if changes:
-                await self._tell(watched, changes)
+                await self._tell(watched, changes, by)
+            if watched.cleared_by == by:
+                watched.cleared_by = ""
         finally:
             self._frames += watched.last_frames
         if self._on_poll is not None:
@@ -276,9 +285,13 @@ class DtcPoller:
         watched.is_told = True
         return changes
 
-    async def _tell(self, watched: _Watched, changes: Sequence[DtcChange]) -> None:
-        """Read what belongs to the changes, send them up, remember them."""
+    async def _tell(self, watched: _Watched, changes: Sequence[DtcChange], by: str) -> None:
+        """Read what belongs to the changes, send them up, remember them. ``by``: who cleared the ECU meanwhile."""
         reports = await self._with_details(watched, changes)
+        if by:
+            reports = [
+                msgspec.structs.replace(r, change="cleared", by=by) if r.change == "gone" else r for r in reports
+            ]
         now_ns = self._clock.utc_ns()
         events = [
             Event(now_ns, EventKind.DTC, watched.ecu.name, msgspec.json.encode(report).decode()) for report in reports

@@ -1,4 +1,5 @@
-"""Tells remote jobs what the firewall refused them, and by which rule: the router only shows a negative answer.
+"""Tells remote jobs what the firewall refused them, and by which rule: the router only shows a negative answer; and the
+poller who cleared trouble codes.
 
 A ``DiagnosticFirewall`` around the real one; the router gets this instead. It changes no decision.
 """
@@ -6,12 +7,13 @@ A ``DiagnosticFirewall`` around the real one; the router gets this instead. It c
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from gateway.diag.ports import Tester
 from gateway.firewall.ports import Decision, DiagnosticFirewall, Verdict
 
 PORT = "cloud"
+CLEARED = b"\x54"
 MAX_KEPT = 256
 
 
@@ -20,6 +22,8 @@ class RefusalWatch:
 
     def __init__(self, inner: DiagnosticFirewall) -> None:
         self._inner = inner
+        #: Called with whoever had an ECU's DTCs cleared, and its address.
+        self.on_cleared: Callable[[Tester, int], None] | None = None
         self._refused: OrderedDict[tuple[str, int], Decision] = OrderedDict()
 
     def judge(self, tester: Tester, target: int, pdu: bytes, *, is_functional: bool, now_ns: int) -> Decision:
@@ -38,6 +42,8 @@ class RefusalWatch:
     def answered(self, tester: Tester, target: int, pdu: bytes, *, now_ns: int) -> None:
         """See ``DiagnosticFirewall``."""
         self._inner.answered(tester, target, pdu, now_ns=now_ns)
+        if pdu[:1] == CLEARED and self.on_cleared is not None:
+            self.on_cleared(tester, target)
 
     def left(self, tester: Tester, *, now_ns: int) -> None:
         """See ``DiagnosticFirewall``."""

@@ -14,7 +14,7 @@ from outrider.demo.stage import Cloud, Vehicle, free_port
 #: What breaks, and what the ECU that notices calls it; and what is left for the visitor to find.
 FAULT, ECU, CODE = "missing:battery.CellVoltages", "battery", "U1120-87"
 LEFT = "coolant_pump"
-SPEED = "powertrain.VehicleMotion.VehicleSpeed"
+SPEED, SECOND_SPEED = "powertrain.VehicleMotion.VehicleSpeed", "chassis.WheelSpeeds.WheelSpeedRearLeft"
 PATIENCE_S = 60.0
 DIAGNOSTIC_GROUP, DIAGNOSTIC_VCAN = "239.74.163.7", "vcan5"
 
@@ -35,7 +35,7 @@ def diagnostics_config(directory: Path, interface: str) -> tuple[str, int]:
         "poll": {"period_s": 2.0, "first_s": 1.0},
         "doip": {"enabled": True, "port": port},
         "obd_port": {"enabled": True, "interface": interface, "channel": channel},
-        "vehicle_state": {"speed_signal": SPEED},
+        "vehicle_state": {"speed_signal": SPEED, "second_speed_signal": SECOND_SPEED},
     }
     for name, values in sections.items():
         lines += ["", f"[diagnostics.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]

@@ -193,6 +193,24 @@ def test_a_fault_is_told_as_new_with_its_details_then_changed_then_gone() -> Non
     assert {event.source for _, event in rig.sink.events} == {"a"}
 
 
+def test_who_cleared_an_ecu_is_told_at_once_and_only_for_what_went_then() -> None:
+    def clear(rig: Rig, code: int) -> None:
+        del rig.ecus["a"].faults[code]
+        rig.poller.tell_cleared("a", "doip 0x0e80")
+        rig.poller.tell_cleared("no such ecu", "doip 0x0e80")
+
+    def script(rig: Rig) -> list[tuple[float, Callable[[], None]]]:
+        faults = rig.ecus["a"].faults
+        faults.update({0x442300: 0x2F, 0x442400: 0x2F})
+        return [(30, lambda: clear(rig, 0x442300)), (31, faults.clear)]
+
+    rig = Rig().run(script, 100)
+    went = [(r.code, r.change, r.by) for r in rig.sink.reports if r.change not in ("new", "present")]
+    assert went == [(0x442300, "cleared", "doip 0x0e80"), (0x442400, "gone", "")]
+    at_ns = [event.timestamp_ns for _, event in rig.sink.events]
+    assert at_ns[2] - at_ns[0] < 21_000_000_000  # and not at the next poll, after 60 s
+
+
 def test_bits_that_change_with_every_cycle_are_not_told() -> None:
     def script(rig: Rig) -> list[tuple[float, Callable[[], None]]]:
         rig.ecus["a"].faults[0x442300] = 0x2F
