@@ -39,7 +39,8 @@ def answers(interface: str, request: str, wanted: int) -> dict[int, str]:
     with open_bus(interface, MOTOR, GEARBOX, BATTERY, BODY) as bus:
         subprocess.run(["cansend", interface, frame], check=True)
         while (message := bus.recv(10 if len(found) < wanted else 1)) is not None:
-            found.setdefault(message.arbitration_id, bytes(message.data).hex().upper())
+            if message.arbitration_id in (MOTOR, GEARBOX, BATTERY, BODY):  # others came before the filter was set
+                found.setdefault(message.arbitration_id, bytes(message.data).hex().upper())
     return found
 
 
