@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.kernel_isotp, pytest.mark.timeout(300)]
 
 
 @contextlib.contextmanager
-def tester(ecu: str) -> Iterator[socket.socket]:
+def kernel_socket(ecu: str) -> Iterator[socket.socket]:
     """The kernel's socket to an ECU."""
     transport = shipped(ecu).transport
     line = isotp.socket()
@@ -60,7 +60,7 @@ def test_all_ecus_by_the_kernel() -> None:
     try:
         for name, ecu in host.ecus.items():
             assert isinstance(ecu.transport, KernelTransport)
-            with tester(name) as line:
+            with kernel_socket(name) as line:
                 assert exchange(host, line, "22 F1 90")[:3] == bytes.fromhex("62 F1 90")
                 assert exchange(host, line, "10 03")[:2] == b"\x50\x03"
                 assert exchange(host, line, "2E F1 98" + b"WORKSHOP 7".hex()) == bytes.fromhex("6E F1 98")
