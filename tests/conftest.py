@@ -33,7 +33,12 @@ SLOW_PLACES = (
     "simulator/test_cli.py",
     "simulator/test_model.py",
     "simulator/test_scenario.py",
+    "simulator/ecu/test_flash.py",
     "test_command.py",
+    "tester/test_commands.py",
+    "tester/test_docs.py",
+    "tester/test_doip.py",
+    "tester/test_flash_process.py",
     "vcan",
 )
 

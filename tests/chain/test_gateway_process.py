@@ -180,7 +180,8 @@ def test_status_stops_and_second_gateways(chain: Rig) -> None:
     chain.wait_for_frames(vehicle, 20)
     told = outrider("status", "--json")
     assert told.returncode == os.EX_OK
-    assert {"vehicle", "pid", "spool_id", "link", "report", "channels", "clock_skew_ms"} == set(json.loads(told.stdout))
+    keys = {"vehicle", "pid", "spool_id", "link", "report", "channels", "clock_skew_ms", "diagnostics"}
+    assert set(json.loads(told.stdout)) == keys
     shown = outrider("status")
     assert shown.returncode == os.EX_OK
     for word in ("vehicle TEST-1", "bus", "scheme", "health", "every frame and item is accounted for"):

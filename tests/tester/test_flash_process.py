@@ -50,7 +50,7 @@ def rest(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_power_lost_in_the_middle_and_a_tester_that_is_interrupted(vehicle: Vehicle, tmp_path: Path, uds: Uds) -> None:
     image = tmp_path / "motor.img"
-    image.write_bytes(make_image("motor", "02.07.00", bytes(range(256)) * 48))
+    image.write_bytes(make_image("motor", "02.07.00", bytes(range(256)) * 160))
 
     process = flash(vehicle, image, tmp_path / "state")
     until(process, 2048)
@@ -63,7 +63,7 @@ def test_power_lost_in_the_middle_and_a_tester_that_is_interrupted(vehicle: Vehi
     assert result["lost"] >= 1
     assert result["resumed"] + result["restarted"] >= 1
 
-    image.write_bytes(make_image("motor", "02.08.00", bytes(range(256)) * 48))
+    image.write_bytes(make_image("motor", "02.08.00", bytes(range(256)) * 160))
     process = flash(vehicle, image, tmp_path / "state")
     until(process, 4096)
     process.send_signal(signal.SIGINT)
