@@ -10,13 +10,13 @@ import contextlib
 import logging
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import msgspec
 
 from gateway.command.orders import Memory
 from gateway.errors import TransportError
+from gateway.files import replace_file
 from gateway.wire.diagnostics import MAX_RESULT_BYTES, DiagnosticResult
 
 log = logging.getLogger(__name__)
@@ -26,35 +26,16 @@ _NAME = re.compile(r"(\d{16})\.json")
 MAX_WAITING = 1_000
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def _keep(path: Path, content: bytes) -> None:
     """Put a file in place, durable.
 
     Raises:
         TransportError: the disk refused; the old file is as it was.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
+        replace_file(path, content)
     except OSError as error:
         raise TransportError(f"{path}: {error.strerror or error}") from error
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class OrderStore:
@@ -82,7 +63,7 @@ class OrderStore:
 
     def save(self, memory: Memory) -> None:
         """Keep the memory. Raises ``TransportError``: it is as before."""
-        replace_file(self._memory_path, msgspec.json.encode(memory))
+        _keep(self._memory_path, msgspec.json.encode(memory))
 
     # the outbox
 
@@ -101,7 +82,7 @@ class OrderStore:
         """
         waiting = self.waiting()
         number = int(waiting[-1].stem) + 1 if waiting else 1
-        replace_file(self._outbox / f"{number:016d}.json", encode_result(result))
+        _keep(self._outbox / f"{number:016d}.json", encode_result(result))
         if len(waiting) < MAX_WAITING:
             return True
         self.remove(waiting[0])

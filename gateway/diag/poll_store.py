@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +10,8 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 import msgspec
+
+from gateway.files import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -64,30 +64,6 @@ class KnownFile:
         async with self._lock:
             try:
                 with anyio.CancelScope(shield=True):  # a thread cannot be cancelled; not two of them on one file
-                    await anyio.to_thread.run_sync(partial(_replace, self._path, content))
+                    await anyio.to_thread.run_sync(partial(replace_file, self._path, content))
             except OSError as error:
                 log.error("known_dtcs_not_kept", extra={"file": str(self._path), "error": str(error)})
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, fsynced.
-
-    Raises:
-        OSError: it could not be written; the old one is untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -14,8 +14,9 @@ from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from gateway.errors import TransportError
+from gateway.files import replace_file
 from gateway.firewall.audit import Record
-from gateway.firewall.audit_store import AuditStore, replace_file
+from gateway.firewall.audit_store import AuditStore
 from gateway.firewall.condense import Condenser
 from gateway.firewall.core import AuditEntry
 from gateway.firewall.guard import Guard, SavedCount

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import ConfigError, TransportError
+from gateway.files import replace_file, sync_directory
 from gateway.firewall.audit import Anchor, BadLineError, Chain, Record, Verification, Verifier, read_record
 
 ANCHOR, LOCK, KEY = "anchor.json", "lock", "audit.key"
@@ -35,26 +36,6 @@ def file_names(directory: Path) -> list[str]:
         return sorted(entry.name for entry in os.scandir(directory) if _NAME.fullmatch(entry.name))
     except FileNotFoundError:
         return []
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one beside it, synced, readable by the owner only."""
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_key(path: Path) -> bytes:
@@ -180,7 +161,7 @@ class AuditStore:
             os.close(self._descriptor)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(self._directory / name, flags, 0o600)
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
         self._size = 0
         self._starts[name] = self._chain.number + 1
         self._write(self._chain.append(Record(number=0, at_ns=now_ns, kind="file", before=self._chain.hash)))

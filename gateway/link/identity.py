@@ -6,10 +6,8 @@ Files are the first key store; a token (PKCS#11) would sign the enrolment instea
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.errors import ConfigError, PeerError, TransportError
+from gateway.files import replace_file
 from gateway.wire.api import EnrolReply
 
 CLIENT_FILE, CA_FILE, FACTS_FILE = "client.pem", "ca.pem", "identity.json"
@@ -74,27 +73,9 @@ def _replace(path: Path, content: bytes) -> None:
         TransportError: the disk refused; the file is as it was.
     """
     try:
-        _replace_file(path, content)
+        replace_file(path, content)
     except OSError as error:
         raise TransportError(f"{path}: {error.strerror or error}") from error
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 class Identity:
