@@ -16,30 +16,10 @@ from ctypes import c_int, c_size_t, c_uint, c_void_p, sizeof
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.can.messages import SO_TIMESTAMPNS
+from gateway.can.messages import SO_TIMESTAMPNS, IoVec, MMsgHdr, MsgHdr
 
 FRAME_BYTES = 72  # struct canfd_frame
 MSG_CONFIRM = 0x800  # on received frames: this very socket sent it
-
-
-class _IoVec(ctypes.Structure):
-    _fields_ = (("base", c_void_p), ("length", c_size_t))
-
-
-class _MsgHdr(ctypes.Structure):
-    _fields_ = (
-        ("name", c_void_p),
-        ("name_length", c_uint),
-        ("iov", c_void_p),
-        ("iov_length", c_size_t),
-        ("control", c_void_p),
-        ("control_length", c_size_t),
-        ("flags", c_int),
-    )
-
-
-class _MMsgHdr(ctypes.Structure):
-    _fields_ = (("header", _MsgHdr), ("length", c_uint))
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -65,22 +45,22 @@ class FrameBuffers:
         self._content = bytearray(count * FRAME_BYTES)
         self._rows = np.frombuffer(self._content, np.uint8).reshape(count, FRAME_BYTES)
         self._control = bytearray(count * _STAMP.size)
-        self._iovecs = (_IoVec * count)()
-        self._headers = (_MMsgHdr * count)()
+        self._iovecs = (IoVec * count)()
+        self._headers = (MMsgHdr * count)()
         content, control, iovecs = _address(self._content), _address(self._control), ctypes.addressof(self._iovecs)
         for i in range(count):
-            self._iovecs[i] = _IoVec(content + i * FRAME_BYTES, FRAME_BYTES)
+            self._iovecs[i] = IoVec(content + i * FRAME_BYTES, FRAME_BYTES)
             header = self._headers[i].header
-            header.iov, header.iov_length = iovecs + i * sizeof(_IoVec), 1
+            header.iov, header.iov_length = iovecs + i * sizeof(IoVec), 1
             header.control = control + i * _STAMP.size
         self._at = ctypes.addressof(self._headers)
-        row = sizeof(_MMsgHdr)
+        row = sizeof(MMsgHdr)
         words = memoryview(self._headers).cast("B").cast("I")
         sizes = memoryview(self._headers).cast("B").cast("L")  # size_t
         #: By frame: 16 for a classic, 72 for an FD frame; MSG_CONFIRM and the like.
-        self.sizes = words[_MMsgHdr.length.offset // 4 :: row // 4]
-        self.message_flags = words[_MsgHdr.flags.offset // 4 :: row // 4]
-        self._control_lengths = sizes[_MsgHdr.control_length.offset // sizeof(c_size_t) :: row // sizeof(c_size_t)]
+        self.sizes = words[MMsgHdr.length.offset // 4 :: row // 4]
+        self.message_flags = words[MsgHdr.flags.offset // 4 :: row // 4]
+        self._control_lengths = sizes[MsgHdr.control_length.offset // sizeof(c_size_t) :: row // sizeof(c_size_t)]
         self._room = memoryview(array("L", [_STAMP.size] * count))
         self._control_lengths[:] = self._room
 
@@ -131,13 +111,13 @@ class SendBuffers:
         self.count = count
         self._content = bytearray(count * frame_bytes)
         self._rows = np.frombuffer(self._content, np.uint8).reshape(count, frame_bytes)
-        self._iovecs = (_IoVec * count)()
-        self._headers = (_MMsgHdr * count)()
+        self._iovecs = (IoVec * count)()
+        self._headers = (MMsgHdr * count)()
         content, iovecs = _address(self._content), ctypes.addressof(self._iovecs)
         for i in range(count):
-            self._iovecs[i] = _IoVec(content + i * frame_bytes, frame_bytes)
+            self._iovecs[i] = IoVec(content + i * frame_bytes, frame_bytes)
             header = self._headers[i].header
-            header.iov, header.iov_length = iovecs + i * sizeof(_IoVec), 1
+            header.iov, header.iov_length = iovecs + i * sizeof(IoVec), 1
         self._at = ctypes.addressof(self._headers)
 
     def send(self, fileno: int, head: NDArray[np.uint8], joined: bytes, size: int) -> int:

@@ -29,11 +29,15 @@ MEMINFO_DROPS, MEMINFO_COUNT = 8, 9
 MAX_PER_CALL = 1024  # the kernel takes no more in one call (UIO_MAXIOV)
 
 
-class _IoVec(ctypes.Structure):
+class IoVec(ctypes.Structure):
+    """``struct iovec``."""
+
     _fields_ = (("base", c_void_p), ("length", c_size_t))
 
 
-class _MsgHdr(ctypes.Structure):
+class MsgHdr(ctypes.Structure):
+    """``struct msghdr``."""
+
     _fields_ = (
         ("name", c_void_p),
         ("name_length", c_uint),
@@ -45,8 +49,10 @@ class _MsgHdr(ctypes.Structure):
     )
 
 
-class _MMsgHdr(ctypes.Structure):
-    _fields_ = (("header", _MsgHdr), ("length", c_uint))
+class MMsgHdr(ctypes.Structure):
+    """``struct mmsghdr``."""
+
+    _fields_ = (("header", MsgHdr), ("length", c_uint))
 
 
 _WORD = sizeof(c_size_t)
@@ -69,13 +75,13 @@ def _control_dtype() -> np.dtype[np.void]:
 
 
 def _headers_dtype() -> np.dtype[np.void]:
-    header = _MMsgHdr.header.offset
+    header = MMsgHdr.header.offset
     return np.dtype(
         {
             "names": ["control_length", "flags", "length"],
             "formats": [_SIZE_T, "i4", "u4"],
-            "offsets": [header + _MsgHdr.control_length.offset, header + _MsgHdr.flags.offset, _MMsgHdr.length.offset],
-            "itemsize": sizeof(_MMsgHdr),
+            "offsets": [header + MsgHdr.control_length.offset, header + MsgHdr.flags.offset, MMsgHdr.length.offset],
+            "itemsize": sizeof(MMsgHdr),
         }
     )
 
@@ -93,15 +99,15 @@ class MessageBuffers:
         self.rows = rows
         self.payload: NDArray[np.uint8] = np.zeros((rows, row_bytes), np.uint8)
         self._control_bytes = np.zeros((rows, _CONTROL_BYTES), np.uint8)
-        self._iovecs = (_IoVec * rows)()
-        self._headers = (_MMsgHdr * rows)()
-        self._step = sizeof(_MMsgHdr)
+        self._iovecs = (IoVec * rows)()
+        self._headers = (MMsgHdr * rows)()
+        self._step = sizeof(MMsgHdr)
         payload, control = self.payload.ctypes.data, self._control_bytes.ctypes.data
         iovecs = ctypes.addressof(self._iovecs)
         for i in range(rows):
-            self._iovecs[i] = _IoVec(payload + i * row_bytes, row_bytes)
+            self._iovecs[i] = IoVec(payload + i * row_bytes, row_bytes)
             header = self._headers[i].header
-            header.iov, header.iov_length = iovecs + i * sizeof(_IoVec), 1
+            header.iov, header.iov_length = iovecs + i * sizeof(IoVec), 1
             header.control, header.control_length = control + i * _CONTROL_BYTES, _CONTROL_BYTES
         self._address = ctypes.addressof(self._headers)
         self._view = np.frombuffer(memoryview(self._headers).cast("B"), dtype=_headers_dtype())
