@@ -121,7 +121,7 @@ def big_fleet(path: Path, vehicles: int, codes: int) -> None:
 
 
 async def plans(cloud: Cloud, work: Any) -> tuple[list[str], list[str]]:
-    """Statements of a piece of work, and how SQLite answers each."""
+    """Reading statements of a piece of work, and how SQLite answers each. Others come from the cloud's own chores."""
     statements: list[tuple[str, Any]] = []
 
     def note(conn: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
@@ -132,7 +132,7 @@ async def plans(cloud: Cloud, work: Any) -> tuple[list[str], list[str]]:
     await work
     event.remove(engine, "before_cursor_execute", note)
     db = sqlite3.connect(cloud.services.db.path)
-    selects = [(s, p) for s, p in statements if re.search(r"FROM fault(s|_changes)\b", s)]
+    selects = [(s, p) for s, p in statements if re.match(r"SELECT\b.*\bFROM fault(s|_changes)\b", s, re.DOTALL)]
     found = [" / ".join(r[3] for r in db.execute(f"EXPLAIN QUERY PLAN {s}", p).fetchall()) for s, p in selects]
     db.close()
     return [s for s, _ in selects], found

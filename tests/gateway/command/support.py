@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -96,5 +97,5 @@ class Sender:
         self.results.append(result)
 
     def states(self, order_id: str = "order-1") -> list[str]:
-        """What the cloud was told of an order."""
-        return [r.state for r in self.results if r.order == order_id]
+        """What the cloud was told of an order. A result that a stop kept from being put away comes twice."""
+        return [state for state, _ in groupby(r.state for r in self.results if r.order == order_id)]
