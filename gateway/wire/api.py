@@ -139,3 +139,4 @@ class CheckInReply(msgspec.Struct, frozen=True, kw_only=True):
     needs_manifest: bool = False
     check_in_s: float | None = None  # overrides the vehicle's period
     orders: tuple[SignedOrder, ...] = ()  # not yet answered ones; see ``gateway.wire.orders``
+    update_mark: str = ""  # changes whenever the Director has new metadata for this vehicle; only a hint to look
