@@ -47,7 +47,8 @@ def play(files: Files, folder: Path, step: tuple[object, ...]) -> object:
             finally:
                 block.close()
         if kind == "replace":
-            return files.replace(path, folder / str(rest[0]))
+            files.replace(path, folder / str(rest[0]))
+            return None
         return getattr(files, str(kind))(path, *rest)
     except OSError as error:
         return error.errno
