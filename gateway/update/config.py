@@ -41,6 +41,26 @@ class UpdateEcu(_Section, frozen=True):
     load_address: int | None = None  # for plain binaries; others carry their own
     compress: bool = False
     reset_s: float = 30.0  # how long it may take to come back
+    serial_did: int | None = 0xF18C  # tells an ECU that was replaced; None: it has none
+    digest_did: int | None = None  # SHA-256 of the image it runs, where the ECU tells: the best proof
+    version_is_release: bool = True  # what ``version_did`` reads must be the release's version
+    preconditions_routine: int | None = 0x0203  # each None: the ECU has none
+    erase_routine: int | None = 0xFF00
+    check_routine: int | None = 0x0202  # without one an interrupted download begins again
+    dependencies_routine: int | None = 0xFF01
+    max_block_bytes: int = 0  # a limit besides the ECU's own; 0: none
+    quiet: str = "dtc"  # what other ECUs are asked meanwhile: "none", "dtc" (no new codes), "messages" (nor messages)
+
+
+class FlashingSection(_Section, frozen=True):
+    """``[update.flashing]``: how hard it is tried to flash ECUs, and to put back what they ran."""
+
+    attempts: int = 3  # of one ECU in a row, when it is lost in the middle
+    passes: int = 5  # of a whole set, restarts of the gateway included; then all ECUs are put back
+    restores: int = 10  # of putting back, restarts included; then the set waits for another update
+    restores_in_a_row: int = 2  # before the next start of the gateway
+    pause_s: float = 10.0  # between two of these
+    save_every_bytes: int = 65_536  # of progress on disk; as much is sent again at most
 
 
 class PayloadSection(_Section, frozen=True):
@@ -100,6 +120,7 @@ class UpdateSection(_Section, frozen=True):
     slots: SlotsSection = SlotsSection()
     keys: KeysSection = KeysSection()
     ecus: tuple[UpdateEcu, ...] = ()
+    flashing: FlashingSection = FlashingSection()
     payloads: tuple[PayloadSection, ...] = ()
     conditions: tuple[Condition, ...] = ()
     health: HealthSection = HealthSection()
