@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Protocol
 
+from bootctl.files import BlockFile
 from gateway.update.model import VerifiedTarget, VerifiedUpdate
-from gateway.wire.uptane import FileFacts, InstalledImage, Signature, UpdateReport
+from gateway.wire.uptane import FileFacts, InstalledImage, Signature, Signed, TimeRequest, UpdateReport
 
 #: Told while something is fetched or installed: bytes done, bytes in all.
 Progress = Callable[[int, int], None]
@@ -41,6 +42,18 @@ class Fetcher(Protocol):
 
     def target(self, file: FileFacts, offset: int) -> AsyncIterator[bytes]:
         """The bytes of an image from ``offset``, never more than its length says. Raises as ``metadata``."""
+
+
+class TimeSource(Protocol):
+    """Who attests the time: the Director, with its time key."""
+
+    async def attested_time(self, request: TimeRequest) -> Signed | None:
+        """The answer as it came, unverified; None where nobody can be asked (offline).
+
+        Raises:
+            AttackError: the answer is too long or too slow.
+            TransportError: no answer; try again later.
+        """
 
 
 class Verifier(Protocol):
@@ -117,3 +130,19 @@ class SlotDevices(Protocol):
 
     def path(self, slot: str) -> Path:
         """The block device or file of a slot. Raises ``ConfigError``."""
+
+
+class TargetStore(Protocol):
+    """Verified files of updates, kept by their hash."""
+
+    async def fetch(self, file: FileFacts, fetcher: Fetcher, progress: Progress) -> None:
+        """Have it here, whole and with every hash right; goes on where an earlier try ended.
+
+        Raises:
+            AttackError: the content is not what was verified.
+            InstallError: there is no room for it.
+            TransportError: try again later.
+        """
+
+    def open(self, file: FileFacts) -> BlockFile:
+        """A file that ``fetch`` has brought, for reading. Raises ``InstallError``: it is not here."""
