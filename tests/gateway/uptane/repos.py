@@ -1,8 +1,8 @@
 """Both repositories in memory, and everything an attacker may do to them: the toolkit of the update tests.
 
 ``Repository`` is changed as a publisher would (``add_image``, ``delegate``, ``rotate``, then ``publish``); what is
-published lies as bytes in ``files``, where an attacker changes it (``files.pop``, ``files[name] = …``,
-``checkpoint``, ``restore``); ``sign`` makes bytes with any subset of keys. ``Cloud`` joins an Image repository, a Director for one
+published lies as bytes in ``files``, where an attacker changes it (``files.pop``, ``files[name] = …``, ``checkpoint``,
+``restore``); ``sign`` makes bytes with any subset of keys. ``Cloud`` joins an Image repository, a Director for one
 vehicle and the images; its ``fetcher()`` is the vehicle's view, with faults.
 """
 
