@@ -32,8 +32,16 @@ def _tell_software_of_check_ins(connection: Connection) -> None:
     )
 
 
+def _give_vehicles_traits(connection: Connection) -> None:
+    """3 → 4: model, region, usage, time zone and weight of a vehicle, and an index to find the newly enrolled."""
+    for column in ("model", "region", "usage", "timezone"):
+        connection.exec_driver_sql(f"ALTER TABLE vehicles ADD COLUMN {column} VARCHAR(64) NOT NULL DEFAULT ''")
+    connection.exec_driver_sql("ALTER TABLE vehicles ADD COLUMN is_critical BOOLEAN NOT NULL DEFAULT 0")
+    connection.exec_driver_sql("CREATE INDEX IF NOT EXISTS vehicles_by_enrolment ON vehicles (enrolled_ns)")
+
+
 #: ``STEPS[n]`` leads from version ``n + 1`` to ``n + 2``.
-STEPS: tuple[Step, ...] = (_count_attempts_and_prune_receipts, _tell_software_of_check_ins)
+STEPS: tuple[Step, ...] = (_count_attempts_and_prune_receipts, _tell_software_of_check_ins, _give_vehicles_traits)
 
 
 def schema_version(steps: Sequence[Step] = STEPS) -> int:

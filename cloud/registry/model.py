@@ -22,7 +22,10 @@ class VehicleRow(Base):
     """A vehicle."""
 
     __tablename__ = "vehicles"
-    __table_args__ = (Index("vehicles_by_state", "state"),)
+    __table_args__ = (
+        Index("vehicles_by_state", "state"),
+        Index("vehicles_by_enrolment", "enrolled_ns"),
+    )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     display_name: Mapped[str] = mapped_column(String(200), default="")
@@ -32,6 +35,12 @@ class VehicleRow(Base):
     enrolled_ns: Mapped[int | None] = mapped_column(BigInteger, default=None)
     revoked_ns: Mapped[int | None] = mapped_column(BigInteger, default=None)
     revoked_reason: Mapped[str] = mapped_column(String(400), default="")
+    # Traits: what campaigns select by and spread their phases over. "" is not known.
+    model: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    region: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    usage: Mapped[str] = mapped_column(String(64), default="", server_default="")  # "taxi", "delivery", "private"
+    is_critical: Mapped[bool] = mapped_column(default=False, server_default="0")  # ambulances: never among the first
+    timezone: Mapped[str] = mapped_column(String(64), default="", server_default="")  # IANA name
 
 
 class VehicleTagRow(Base):

@@ -14,7 +14,7 @@ from cloud.errors import InvalidInput, TooMany
 from cloud.identity.enrolment import CertificateView, NewToken, TokenView
 from cloud.registry.erasure import erase_vehicle
 from cloud.registry.model import VehicleState
-from cloud.registry.vehicles import VehicleFilter, VehicleView
+from cloud.registry.vehicles import Traits, VehicleFilter, VehicleView
 from cloud.services import Services
 from cloud.web.inject import Injected
 from cloud.web.pages import Limit, Offset, Page
@@ -44,6 +44,7 @@ class NewVehicle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     display_name: str = ""
     notes: str = ""
     tags: list[str] = []
+    traits: Traits = Traits()
 
 
 class VehicleChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +53,7 @@ class VehicleChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     display_name: str | None = None
     notes: str | None = None
     tags: list[str] | None = None
+    traits: Traits = Traits()
 
 
 class TokenOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,7 +87,12 @@ async def list_vehicles(
 async def add_vehicle(request: AnyRequest, services: Injected, data: JSONBody[NewVehicle]) -> VehicleView:
     """It is new until it enrols."""
     return await services.vehicles.add(
-        data.id, actor_of(request), display_name=data.display_name, notes=data.notes, tags=data.tags
+        data.id,
+        actor_of(request),
+        display_name=data.display_name,
+        notes=data.notes,
+        tags=data.tags,
+        traits=data.traits,
     )
 
 
@@ -101,7 +108,12 @@ async def change_vehicle(
 ) -> VehicleView:
     """Fields that are left out stay."""
     return await services.vehicles.change(
-        vehicle_id, actor_of(request), display_name=data.display_name, notes=data.notes, tags=data.tags
+        vehicle_id,
+        actor_of(request),
+        display_name=data.display_name,
+        notes=data.notes,
+        tags=data.tags,
+        traits=data.traits,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
+from zoneinfo import available_timezones
 
 import msgspec
 from sqlalchemy import delete, func, or_, select
@@ -17,7 +19,8 @@ from cloud.identity.authority import check_vehicle_id
 from cloud.ingest.model import CheckInRow, StreamRow
 from cloud.registry.model import VehicleRow, VehicleState, VehicleTagRow
 
-MAX_TAGS, MAX_TAG_CHARS, MAX_NAME_CHARS, MAX_NOTES_CHARS = 32, 64, 200, 4000
+MAX_TAGS, MAX_TAG_CHARS, MAX_NAME_CHARS, MAX_NOTES_CHARS, MAX_TRAIT_CHARS = 32, 64, 200, 4000, 64
+TRAITS = ("model", "region", "usage", "is_critical", "timezone")
 
 
 class VehicleView(msgspec.Struct, frozen=True):
@@ -36,6 +39,27 @@ class VehicleView(msgspec.Struct, frozen=True):
     last_check_in_ns: int | None
     stored_items: int
     stored_bytes: int
+    model: str = ""
+    region: str = ""
+    usage: str = ""
+    is_critical: bool = False
+    timezone: str = ""
+
+
+class Traits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What campaigns select by and spread over. None leaves a value as it is."""
+
+    model: str | None = None
+    region: str | None = None
+    usage: str | None = None
+    is_critical: bool | None = None  # an ambulance, a fire engine: never among the first
+    timezone: str | None = None  # IANA name, like "Europe/Vienna"
+
+    @property
+    def given(self) -> dict[str, str | bool]:
+        """The values to set, cleaned."""
+        told = {name: getattr(self, name) for name in TRAITS}
+        return {n: v.strip() if isinstance(v, str) else v for n, v in told.items() if v is not None}
 
 
 class VehicleFilter(msgspec.Struct, frozen=True):
@@ -62,6 +86,20 @@ def _check_texts(display_name: str | None, notes: str | None) -> None:
         raise InvalidInput(f"at most {MAX_NOTES_CHARS} characters", where="notes")
 
 
+@cache
+def _timezones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def check_traits(traits: Traits) -> None:
+    """Raises ``InvalidInput`` for a trait that cannot be."""
+    for name, value in traits.given.items():
+        if isinstance(value, str) and (len(value) > MAX_TRAIT_CHARS or not value.isprintable()):
+            raise InvalidInput(f"at most {MAX_TRAIT_CHARS} printable characters", where=name)
+    if traits.timezone and traits.timezone.strip() not in _timezones():
+        raise InvalidInput(f"{traits.timezone[:64]!r} is no IANA time zone like Europe/Vienna", where="timezone")
+
+
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
@@ -73,7 +111,14 @@ class Vehicles:
         self._db, self._clock = db, clock
 
     async def add(
-        self, vehicle_id: str, actor: Actor, *, display_name: str = "", notes: str = "", tags: Sequence[str] = ()
+        self,
+        vehicle_id: str,
+        actor: Actor,
+        *,
+        display_name: str = "",
+        notes: str = "",
+        tags: Sequence[str] = (),
+        traits: Traits = Traits(),  # noqa: B008 - immutable
     ) -> VehicleView:
         """Register a vehicle.
 
@@ -83,6 +128,7 @@ class Vehicles:
         """
         check_vehicle_id(vehicle_id)
         _check_texts(display_name, notes)
+        check_traits(traits)
         clean = check_tags(tags)
         now_ns = self._clock.now_ns()
         async with self._db.write() as session:
@@ -95,6 +141,7 @@ class Vehicles:
                     notes=notes,
                     state=VehicleState.NEW,
                     created_ns=now_ns,
+                    **traits.given,
                 )
             )
             await session.flush()
@@ -140,9 +187,11 @@ class Vehicles:
         display_name: str | None = None,
         notes: str | None = None,
         tags: Sequence[str] | None = None,
+        traits: Traits = Traits(),  # noqa: B008 - immutable
     ) -> VehicleView:
         """Change what is given. Raises as ``add``, and ``NotFound``."""
         _check_texts(display_name, notes)
+        check_traits(traits)
         clean = None if tags is None else check_tags(tags)
         async with self._db.write() as session:
             row = await session.get(VehicleRow, vehicle_id)
@@ -152,6 +201,8 @@ class Vehicles:
                 row.display_name = display_name
             if notes is not None:
                 row.notes = notes
+            for name, value in traits.given.items():
+                setattr(row, name, value)
             if clean is not None:
                 await session.execute(delete(VehicleTagRow).where(VehicleTagRow.vehicle_id == vehicle_id))
                 session.add_all(VehicleTagRow(vehicle_id=vehicle_id, tag=tag) for tag in clean)
@@ -160,6 +211,7 @@ class Vehicles:
                 for name, value in (("display_name", display_name), ("notes", notes), ("tags", tags))
                 if value is not None
             ]
+            changed += list(traits.given)
             record(session, actor, self._clock.now_ns(), "vehicle.change", vehicle_id, ", ".join(changed))
         return await self.get(vehicle_id)
 
@@ -234,6 +286,7 @@ async def _views(session: AsyncSession, rows: Sequence[Any]) -> list[VehicleView
             last_check_in_ns=last_check_in_ns,
             stored_items=items,
             stored_bytes=size,
+            **{name: getattr(vehicle, name) for name in TRAITS},
         )
         for vehicle, last_batch_ns, last_check_in_ns, items, size in rows
     ]

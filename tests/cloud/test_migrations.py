@@ -17,9 +17,12 @@ pytestmark = pytest.mark.anyio
 
 
 def _old(path: Path) -> None:
-    """A database as version 1 left it: no ``attempts``, no ``receipts_through``, no ``software``."""
+    """A database as version 1 left it: no ``attempts``, ``receipts_through``, ``software``, traits."""
     connection = sqlite3.connect(path)
-    for table, column in (("batches", "attempts"), ("streams", "receipts_through"), ("check_ins", "software")):
+    connection.execute("DROP INDEX vehicles_by_enrolment")
+    traits = [("vehicles", name) for name in ("model", "region", "usage", "is_critical", "timezone")]
+    newer = [("batches", "attempts"), ("streams", "receipts_through"), ("check_ins", "software"), *traits]
+    for table, column in newer:
         connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     connection.execute("INSERT INTO streams VALUES ('V','s/n',7,x'',7,7,7,0,0,0,0,0,0,0,0)")
     for vehicle, content in (("V", b'{"software":"1.2.3"}'), ("W", b"{damaged")):
