@@ -46,6 +46,7 @@ class BootState:
 
     slots: tuple[Slot, ...]
     current: str
+    resets: int = 0  # how often nothing was bootable and the boot loader gave all tries back
 
     def slot(self, name: str) -> Slot:
         """The slot of that name. Raises ``BootControlError``."""
