@@ -41,6 +41,7 @@ class ImageRow(Base):
     sha256: Mapped[str] = mapped_column(String(64), default="")
     sha512: Mapped[str] = mapped_column(String(128), default="")
     role: Mapped[str] = mapped_column(String(200), default="targets")  # who signs for it
+    is_target: Mapped[bool] = mapped_column(default=False)  # the metadata in force lists it
     created_ns: Mapped[int] = mapped_column(BigInteger)
     created_by: Mapped[str] = mapped_column(String(80), default="")
 
@@ -74,6 +75,7 @@ class ReleaseImageRow(Base):
     """An image of a release goes to every ECU of the vehicle that has one of its hardware ids."""
 
     __tablename__ = "release_images"
+    __table_args__ = (Index("release_images_by_image", "image_id"),)
 
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id", ondelete="CASCADE"), primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), primary_key=True)
@@ -103,6 +105,7 @@ class VehicleEcuRow(Base):
     __table_args__ = (
         Index("vehicle_ecus_by_image", "sha256", "vehicle_id"),
         Index("vehicle_ecus_by_hardware", "hardware_id", "sha256", "vehicle_id"),
+        Index("vehicle_ecus_by_key", "key_id"),
     )
 
     vehicle_id: Mapped[str] = mapped_column(ForeignKey("vehicles.id", ondelete="CASCADE"), primary_key=True)
@@ -119,9 +122,71 @@ class VehicleEcuRow(Base):
     version: Mapped[str] = mapped_column(String(100), default="")
     release_counter: Mapped[int] = mapped_column(BigInteger, default=0)
     report_counter: Mapped[int] = mapped_column(BigInteger, default=0)  # none at or below it is accepted again
+    report_time_ns: Mapped[int] = mapped_column(BigInteger, default=0)  # the time its last accepted report told
     reported_ns: Mapped[int | None] = mapped_column(BigInteger, default=None)
     attack: Mapped[str] = mapped_column(String(40), default="")
     detail: Mapped[str] = mapped_column(String(400), default="")
+
+
+class VehiclePayloadRow(Base):
+    """A manifest, scheme, model or configuration that a vehicle uses, by the name it has there."""
+
+    __tablename__ = "vehicle_payloads"
+
+    vehicle_id: Mapped[str] = mapped_column(ForeignKey("vehicles.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    filename: Mapped[str] = mapped_column(String(400), default="")
+    sha256: Mapped[str] = mapped_column(String(64), default="")
+    length: Mapped[int] = mapped_column(BigInteger, default=0)
+    version: Mapped[str] = mapped_column(String(100), default="")
+    release_counter: Mapped[int] = mapped_column(BigInteger, default=0)
+    reported_ns: Mapped[int] = mapped_column(BigInteger)
+
+
+class PendingInventoryRow(Base):
+    """An inventory that differs from what is registered; an operator accepts it or not."""
+
+    __tablename__ = "pending_inventories"
+
+    vehicle_id: Mapped[str] = mapped_column(ForeignKey("vehicles.id", ondelete="CASCADE"), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)  # JSON of Inventory
+    told_ns: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeltaImageRow(Base):
+    """What a delta is good for."""
+
+    __tablename__ = "delta_images"
+    __table_args__ = (Index("delta_images_by_target", "target_image_id", "base_image_id"),)
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    base_image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+    target_image_id: Mapped[int] = mapped_column(ForeignKey("images.id"))
+
+
+class TufFileRow(Base):
+    """A metadata file, byte for byte: all roots of both repositories, and the Image repository's other roles."""
+
+    __tablename__ = "tuf_files"
+
+    repository: Mapped[str] = mapped_column(String(16), primary_key=True)  # "director", "image"
+    role: Mapped[str] = mapped_column(String(200), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+    expires_ns: Mapped[int] = mapped_column(BigInteger)
+    made_ns: Mapped[int] = mapped_column(BigInteger)
+
+
+class DirectorFilesRow(Base):
+    """Targets, Snapshot and Timestamp of one vehicle, all of one version; the newest two are kept."""
+
+    __tablename__ = "director_files"
+
+    vehicle_id: Mapped[str] = mapped_column(ForeignKey("vehicles.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    targets: Mapped[bytes] = mapped_column(LargeBinary)
+    snapshot: Mapped[bytes] = mapped_column(LargeBinary)
+    timestamp: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class AssignmentState(StrEnum):
@@ -172,6 +237,19 @@ class AssignmentRow(Base):
     finished_ns: Mapped[int | None] = mapped_column(BigInteger, default=None)
     detail: Mapped[str] = mapped_column(String(400), default="")
     attack: Mapped[str] = mapped_column(String(40), default="")
+
+
+class AssignmentPlanRow(Base):
+    """What an assignment means for its vehicle, worked out when it is offered and the same until it ends.
+
+    Were it worked out anew with each manifest, an ECU that has been updated would vanish from its set half-way.
+    """
+
+    __tablename__ = "assignment_plans"
+
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id", ondelete="CASCADE"), primary_key=True)
+    plan: Mapped[bytes] = mapped_column(LargeBinary)  # JSON of ``cloud.updates.plan.Plan``
+    made_ns: Mapped[int] = mapped_column(BigInteger)
 
 
 class VehicleUpdateRow(Base):
