@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[str, str]] = {
     "dbc": ("dbc.cli", "check, compile, show DBC files; decode logs with them"),
     "scheme": ("gateway.collect.cli", "check collection schemes; tell what they cost and select"),
     "gateway": ("gateway.cli", "the runtime in the vehicle"),
+    "boot": ("bootctl.cli", "which system slot boots next, and whether the running one is good"),
     "cloud": ("cloud.cli", "the fleet service"),
     "uds": ("tester.cli", "talk to ECUs: read, clear, flash, record"),
     "sim": ("simulator.cli", "a simulated vehicle, log replay and bus load"),
@@ -32,7 +33,7 @@ EX_OK, EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE = 0, 64, 65
 EX_CANTCREAT, EX_IOERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 73, 74, 75, 77, 78
 
 #: Import names of ours: one that is missing is a mistake, not an extra.
-_OURS = frozenset({"outrider", "gateway", "dbc", "cloud", "simulator", "tester"})
+_OURS = frozenset({"outrider", "gateway", "bootctl", "dbc", "cloud", "simulator", "tester"})
 
 #: What commands leave to ``main``: standard output that cannot take more.
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
