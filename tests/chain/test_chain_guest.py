@@ -21,16 +21,6 @@ def check_everything_has_a_place(outcome: Outcome) -> None:
     assert outcome.cloud_items > 0
 
 
-def test_clean_drive_arrives_whole(tmp_path: Path) -> None:
-    with rig(tmp_path) as chain:
-        vehicle = chain.vehicle(chain.vcan_buses())
-        vehicle.start()
-        assert chain.drive(8).wait(120) == 0
-        outcome = chain.finish(vehicle, chain.sent())
-        check_everything_has_a_place(outcome)
-        assert outcome.complaints() == []
-
-
 def test_gateway_killed_in_the_drive_loses_what_it_counts_and_no_more(tmp_path: Path) -> None:
     with rig(tmp_path) as chain:
         vehicle = chain.vehicle(chain.vcan_buses())
@@ -48,30 +38,20 @@ def test_gateway_killed_in_the_drive_loses_what_it_counts_and_no_more(tmp_path: 
         assert 0 < lost < sum(outcome.sent.values())
 
 
-def test_network_cuts_delay_and_lose_nothing(tmp_path: Path) -> None:
+def test_network_cuts_and_a_killed_cloud_delay_and_lose_nothing(tmp_path: Path) -> None:
+    """Every batch is held once, although some were stored and never answered."""
     with rig(tmp_path) as chain:
         vehicle = chain.vehicle(chain.vcan_buses())
         vehicle.start()
-        simulator = chain.drive(14)
-        for cut in range(3):
-            chain.wait_for_frames(vehicle, 2000 + 4000 * cut)
+        simulator = chain.drive(16)
+        for cut in range(2):
+            chain.wait_for_frames(vehicle, 2000 + 3000 * cut)
             chain.proxy.cut()
-            chain.wait_for_frames(vehicle, 4000 + 4000 * cut)
+            chain.wait_for_frames(vehicle, 3500 + 3000 * cut)
             chain.proxy.mend()
-        assert simulator.wait(180) == 0
-        outcome = chain.finish(vehicle, chain.sent())
-        check_everything_has_a_place(outcome)
-        assert outcome.complaints() == []
-
-
-def test_cloud_killed_in_the_drive_holds_every_batch_once(tmp_path: Path) -> None:
-    with rig(tmp_path) as chain:
-        vehicle = chain.vehicle(chain.vcan_buses())
-        vehicle.start()
-        simulator = chain.drive(14)
-        chain.wait_for_frames(vehicle, 4000)
+        chain.wait_for_frames(vehicle, 8000)
         chain.kill(chain.cloud.process)
-        chain.wait_for_frames(vehicle, 9000)
+        chain.wait_for_frames(vehicle, 10_000)
         chain.cloud.start()
         assert simulator.wait(180) == 0
         outcome = chain.finish(vehicle, chain.sent())
