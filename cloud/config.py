@@ -168,6 +168,39 @@ class Diagnostics(Section, frozen=True):
     catch_up_s: float = 2.0  # how often to look for what the lake knows and the fault memory does not
 
 
+class Updates(Section, frozen=True):
+    """Image repository and Director."""
+
+    directory: str = "updates"  # images and uploads on their way
+    keys: str = "pki/uptane"  # online keys; made at the first start
+    max_image_bytes: int = 8 * 1024**3
+    max_chunk_bytes: int = 64 * 1024 * 1024  # in one request of an upload
+    max_images: int = 100_000
+    requests_per_s: float = 20.0  # metadata, time, manifests and reports of one vehicle
+    requests_burst: int = 300
+    image_timestamp_s: float = 86_400.0  # lives of what is signed online; made again at half of it
+    image_snapshot_s: float = 7 * 86_400.0
+    image_deltas_s: float = 30 * 86_400.0
+    director_s: float = 7 * 86_400.0
+    refresh_s: float = 60.0  # how often to look for what expires
+    warn_days: float = 30.0  # offline metadata that expires sooner is warned of
+    keep_metadata_days: float = 30.0
+    manifest_ahead_s: float = 3_600.0  # a report may be so far ahead of the cloud's clock, or behind the one before
+    max_deltas_per_image: int = 8
+
+
+class Campaigns(Section, frozen=True):
+    """Rollouts."""
+
+    tick_s: float = 5.0  # how often all campaigns are looked at
+    recount_s: float = 60.0  # how often what changes slowly is counted: silence, time-outs, late joiners
+    slice_vehicles: int = 10_000  # assigned in one transaction; ingest waits for it
+    slices_per_tick: int = 1  # of one campaign
+    needs_approval: bool = True  # by an admin
+    four_eyes: bool = False  # who approves must not be who has made it
+    price_per_mb: float = 0.0  # of mobile data, for forecasts; in your currency
+
+
 class CloudConfig(Section, frozen=True):
     """The whole file."""
 
@@ -182,6 +215,8 @@ class CloudConfig(Section, frozen=True):
     live: Live = Live()
     fleet: Fleet = Fleet()
     diagnostics: Diagnostics = Diagnostics()
+    campaigns: Campaigns = Campaigns()
+    updates: Updates = Updates()
     log_format: str = "text"  # or "json"
     base_dir: str = "."  # set by ``load_config``; not a key of the file
 
@@ -190,9 +225,31 @@ class CloudConfig(Section, frozen=True):
         return (Path(self.base_dir) / name).absolute()
 
 
-_MAY_BE_ZERO = {"check_in_s", "min_free_bytes", "receipt_days", "audit_days", "history_days"} | {
-    key for key in Lake.__struct_fields__ if key.endswith("_days")
-}
+_MAY_BE_ZERO = {
+    "check_in_s",
+    "min_free_bytes",
+    "receipt_days",
+    "audit_days",
+    "history_days",
+    "warn_days",
+    "max_deltas_per_image",
+} | {key for key in Lake.__struct_fields__ if key.endswith("_days")}
+
+
+#: Sections whose values are numbers of at least 0, besides texts.
+_NUMERIC_SECTIONS = (
+    "authority",
+    "storage",
+    "sessions",
+    "ingest",
+    "history",
+    "live",
+    "fleet",
+    "lake",
+    "diagnostics",
+    "updates",
+    "campaigns",
+)
 
 
 def load_config(path: Path) -> CloudConfig:
@@ -226,7 +283,19 @@ def _check_values(path: Path, config: CloudConfig) -> None:
         raise ConfigError(f"{path}: certificate and key go together - at $.operator")
     if config.log_format not in {"text", "json"}:
         raise ConfigError(f"{path}: {config.log_format!r} is neither 'text' nor 'json' - at $.log_format")
-    for section in ("authority", "storage", "sessions", "ingest", "history", "live", "fleet", "lake", "diagnostics"):
+    for section in (
+        "authority",
+        "storage",
+        "sessions",
+        "ingest",
+        "history",
+        "live",
+        "fleet",
+        "lake",
+        "diagnostics",
+        "updates",
+        "campaigns",
+    ):
         for key, value in msgspec.to_builtins(getattr(config, section)).items():
             if isinstance(value, str):
                 continue
@@ -240,5 +309,7 @@ def _check_values(path: Path, config: CloudConfig) -> None:
         raise ConfigError(f"{path}: {role!r} is neither 'operator' nor 'admin' - at $.diagnostics.write_role")
     if config.diagnostics.order_ttl_max_s > MAX_LIFE_S:
         raise ConfigError(f"{path}: vehicles obey nothing older than {MAX_LIFE_S} s - at $.diagnostics.order_ttl_max_s")
+    if config.campaigns.price_per_mb > 1e6 or max(config.campaigns.tick_s, config.campaigns.recount_s) > 86_400:
+        raise ConfigError(f"{path}: a day at most, and a price below a million - at $.campaigns")
     if not 1 <= config.lake.compression_level <= 22:
         raise ConfigError(f"{path}: Zstandard has levels 1 to 22 - at $.lake.compression_level")
