@@ -1,0 +1,6 @@
+"""Applying deltas: an image made from the one in the other slot, segment by segment, in bounded memory."""
+
+from gateway.delta.errors import DamagedDelta, WrongBase
+from gateway.delta.file import Base, DeltaFile
+
+__all__ = ["Base", "DamagedDelta", "DeltaFile", "WrongBase"]
