@@ -1,0 +1,1 @@
+"""Deltas between images: built in the background, kept while they are useful."""
