@@ -17,6 +17,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support import LONG
+
 GUEST_ITEM = "test_suite_in_vcan_guest"
 QEMU_ITEM = "test_suite_in_qemu_guest"
 CAR_ITEM = "test_suite_in_namespace"
@@ -71,6 +73,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     drop: list[pytest.Item] = []
     known: dict[str, list[str]] = {mark: [] for mark in STARTERS}
     for item in items:
+        if not LONG and item.get_closest_marker("long"):
+            drop.append(item)
+            continue
         started = starters.get(getattr(item, "originalname", item.name))
         mark = _mark(item)
         misplaced = here[started] if started else bool(mark) and not here[mark]

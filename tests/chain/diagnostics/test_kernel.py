@@ -11,7 +11,8 @@ from simulator.model.parameters import VIN
 from tests.chain.diagnostics.car import CONNECTOR, Car, car, diagnostics_toml
 from tests.chain.diagnostics.testers import by_doip, by_kernel
 
-pytestmark = [pytest.mark.kernel_isotp, pytest.mark.slow, pytest.mark.timeout(900)]
+# A whole car under emulation takes two minutes; the ECUs by the kernel's ISO-TP are in tests/simulator/ecu.
+pytestmark = [pytest.mark.kernel_isotp, pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
