@@ -81,21 +81,24 @@ def switch(state: BootState, name: str) -> BootState:
 
 
 def rollback(state: BootState) -> BootState:
-    """Go back: give up a trial that was activated but not booted yet, else switch to the best other successful slot.
-
-    Where nobody knows which slot runs, the one that would boot next counts as running.
+    """Switch to the best successful slot that is not the running one.
 
     Raises:
-        RefusedError: there is nothing to go back to.
+        RefusedError: there is none, or nobody knows which slot runs.
     """
-    upcoming = state.next.name if state.next else ""
-    running = state.current or upcoming
-    if upcoming and upcoming != running and state.slot(running).successful and not state.slot(upcoming).successful:
-        return switch(state, running)
+    if not state.current:
+        raise RefusedError("which slot runs is not known; name the slot to switch to")
     for slot in state.order:
-        if slot.successful and slot.name != running:
+        if slot.successful and slot.name != state.current:
             return switch(state, slot.name)
-    raise RefusedError("no other slot was marked good; there is nothing to go back to")
+    raise RefusedError(f"no other slot was marked good; there is nothing to go back to{_hint(state)}")
+
+
+def _hint(state: BootState) -> str:
+    ahead = state.next
+    if ahead is None or ahead.name == state.current or not state.slot(state.current).successful:
+        return ""
+    return f"; to give up the trial of {ahead.name}, switch to {state.current}"
 
 
 def decide(state: BootState) -> tuple[str | None, BootState]:

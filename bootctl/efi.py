@@ -1,7 +1,8 @@
 """The boot state in EFI variables, through efivarfs: ``BootOrder``, ``BootNext`` and the entries ``Boot####``.
 
 A slot is the entry whose description is the slot's name. Successful slots are in ``BootOrder``; a slot on trial is in
-``BootNext``, which the firmware removes before it boots it. So there is one try, and going back needs no one's help.
+``BootNext``, which the firmware removes before it boots it. So there is one try, and going back needs no one's help; a
+slot on trial behind a good one cannot be stored and counts as bad.
 Each change that matters is one write of one variable, which the firmware does whole or not at all.
 
 EFI variables are written whole with one ``write``, attributes first; nothing is renamed.
@@ -55,17 +56,18 @@ class EfiStore:
         numbers = self._numbers()
         ours = set(numbers.values())
         good = [numbers[s.name] for s in sorted(state.slots, key=lambda s: -s.priority) if s.successful and s.priority]
-        on_trial = [numbers[s.name] for s in state.order if not s.successful][:1]
+        upcoming = state.next
+        on_trial = numbers[upcoming.name] if upcoming and not upcoming.successful else None
         before, trial = self._order(), self._trial()
         after = [*good, *(n for n in before if n not in ours)]
-        if trial in ours and [trial] != on_trial:
+        if trial in ours and trial != on_trial:
             self._remove("BootNext")
         if after != before:
             if not good:
                 raise StateError("no slot of ours would be left in BootOrder")
             self._write("BootOrder", b"".join(n.to_bytes(2, "little") for n in after))
-        if on_trial and [trial] != on_trial and state.next and not state.next.successful:
-            self._write("BootNext", on_trial[0].to_bytes(2, "little"))
+        if on_trial is not None and trial != on_trial:
+            self._write("BootNext", on_trial.to_bytes(2, "little"))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """See ``Store``. Other tools take no lock."""
