@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -14,7 +15,7 @@ import msgspec
 
 from gateway.errors import ConfigError, GatewayError, PeerError, TransportError
 from gateway.link.identity import Identity
-from gateway.wire import api
+from gateway.wire import api, uptane
 from gateway.wire.diagnostics import RESULTS, DiagnosticResult
 
 ANSWER_MAX_BYTES = 4 * 1024 * 1024
@@ -83,6 +84,35 @@ class _Connections:
     http: httpx.AsyncClient
     stamp: tuple[int, int]
     users: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An answer whose body is read as it comes."""
+
+    status: int
+    headers: Mapping[str, str]  # names in any case
+    #: Raises ``TransportError`` when the connection breaks. Never unpacked: these are the bytes on the wire.
+    chunks: AsyncGenerator[bytes, None]
+
+    def refusal(self) -> RefusedError:
+        """What an answer other than 2xx means, its body left unread."""
+        return classify(self.status, self.headers.get("Retry-After", ""), b"")
+
+
+def _translated(error: Exception, what: str) -> GatewayError:
+    """A failure of the connection in our terms."""
+    if _is_certificate_error(error):
+        return RefusedError(Refusal.IDENTITY, 0, f"TLS: {error}")
+    return TransportError(f"{what}: {error or type(error).__name__}")
+
+
+async def _chunks(response: httpx.Response, what: str) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in response.aiter_raw():
+            yield chunk
+    except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:
+        raise _translated(error, what) from error
 
 
 class CloudClient:
@@ -183,6 +213,51 @@ class CloudClient:
             "POST", api.CERTIFICATE, msgspec.json.encode(message), "application/json", api.RenewReply
         )
 
+    async def send_vehicle_manifest(self, signed: uptane.Signed) -> None:
+        """Deliver a vehicle version manifest. Raises as ``send_batch``; refused with status 422: dropped, and why."""
+        await self._post(uptane.MANIFEST, signed)
+
+    async def send_inventory(self, inventory: uptane.Inventory) -> None:
+        """Tell the ECUs and their keys. Raises as ``send_batch``; status 409: an operator must agree first."""
+        await self._post(uptane.INVENTORY, inventory)
+
+    async def send_update_report(self, report: uptane.UpdateReport) -> None:
+        """Tell how an update goes. Raises as ``send_batch``."""
+        await self._post(uptane.REPORT, report)
+
+    async def ask_time(self, request: uptane.TimeRequest) -> uptane.Signed:
+        """The cloud's time, signed over our nonce; to be verified. Raises as ``send_batch``."""
+        content = msgspec.json.encode(request)
+        return await self._ask("POST", uptane.TIME, content, "application/json", uptane.Signed)
+
+    async def _post(self, path: str, message: msgspec.Struct) -> None:
+        await self._request("POST", path, msgspec.json.encode(message), {"Content-Type": "application/json"})
+
+    @contextlib.asynccontextmanager
+    async def download(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[Download]:
+        """GET something large: the answer's head, and its body as it comes, whatever its status.
+
+        Nothing bounds the size or the time of the whole: that is the caller's, who knows what it asked for. Redirects
+        are not followed.
+
+        Raises:
+            TransportError, RefusedError: no answer.
+        """
+        await self.refresh()
+        what = f"GET {path}"
+        async with self._use() as http:
+            try:
+                response = await http.send(http.build_request("GET", path, headers=headers), stream=True)
+            except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:
+                raise _translated(error, what) from error
+            chunks = _chunks(response, what)
+            try:
+                yield Download(response.status_code, response.headers, chunks)
+            finally:
+                with anyio.CancelScope(shield=True), contextlib.suppress(httpx.HTTPError, OSError):
+                    await chunks.aclose()
+                    await response.aclose()
+
     async def _ask(
         self,
         method: str,
@@ -198,22 +273,27 @@ class CloudClient:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PeerError(f"{path}: the cloud's answer is not understood: {error}") from error
 
-    async def _request(self, method: str, path: str, content: bytes, headers: Mapping[str, str]) -> bytes:
-        await self.refresh()
+    @contextlib.asynccontextmanager
+    async def _use(self) -> AsyncIterator[httpx.AsyncClient]:
+        """The connections of now, kept open for so long though the certificate be replaced meanwhile."""
         used = self._now
         used.users += 1
         try:
-            with anyio.fail_after(self._timeout_s * WHOLE_REQUEST_TIMEOUTS):
-                return await self._exchange(used.http, method, path, content, headers)
-        except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:  # TimeoutError is an OSError
-            if _is_certificate_error(error):
-                raise RefusedError(Refusal.IDENTITY, 0, f"TLS: {error}") from error
-            raise TransportError(f"{method} {path}: {error or type(error).__name__}") from error
+            yield used.http
         finally:
             used.users -= 1
             if used is not self._now and not used.users:
                 with anyio.CancelScope(shield=True):
                     await used.http.aclose()
+
+    async def _request(self, method: str, path: str, content: bytes, headers: Mapping[str, str]) -> bytes:
+        await self.refresh()
+        async with self._use() as http:
+            try:
+                with anyio.fail_after(self._timeout_s * WHOLE_REQUEST_TIMEOUTS):
+                    return await self._exchange(http, method, path, content, headers)
+            except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError) as error:  # TimeoutError is an OSError
+                raise _translated(error, f"{method} {path}") from error
 
     @staticmethod
     async def _exchange(
