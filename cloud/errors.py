@@ -23,6 +23,10 @@ class Conflict(CloudError):
     """The thing exists already, or is in a state that does not allow this."""
 
 
+class Refused(CloudError):
+    """The request can be read, but what it says does not stand up to its checks; nothing of it was taken."""
+
+
 class NotAuthenticated(CloudError):
     """Nobody proved who is calling."""
 
