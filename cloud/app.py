@@ -22,6 +22,7 @@ from cloud.auth.middleware import OperatorMiddleware, require_role, role
 from cloud.auth.model import Role
 from cloud.auth.routes import AUTH_ROUTES
 from cloud.auth.users import Users
+from cloud.campaigns.running import FleetCampaigns, campaigns_lifespan
 from cloud.clock import Clock, SystemClock
 from cloud.config import CloudConfig
 from cloud.console import console_router
@@ -50,6 +51,10 @@ from cloud.services import BatchListener, Services
 from cloud.spool import SqliteBatchSpool
 from cloud.spool.deadletters import DeadLetters
 from cloud.spool.routes import SPOOL_ROUTES
+from cloud.updates.routes import UPDATE_ROUTES
+from cloud.updates.running import updates_lifespan
+from cloud.updates.service import FleetUpdates
+from cloud.updates.vehicle_routes import UPTANE_ROUTES
 from cloud.web.health import HEALTH_ROUTES
 from cloud.web.metrics import Metrics
 from cloud.web.problems import EXCEPTION_HANDLERS
@@ -75,6 +80,8 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
     diagnostics = FleetDiagnostics.build(db, clock, config, enrolment)
     check_ins = CheckIns(db, clock, limits, config.fleet)
     check_ins.order_source = diagnostics.delivery.orders_for
+    updates = FleetUpdates.build(db, clock, config)
+    check_ins.update_mark = updates.director.mark
     return Services(
         config=config,
         clock=clock,
@@ -105,6 +112,8 @@ def build_services(config: CloudConfig, clock: Clock | None = None) -> Services:
         small_requests=Buckets(limits.small_requests_per_s, limits.small_requests_burst),
         enrol_attempts=Buckets(limits.enrol_attempts / limits.enrol_window_s, limits.enrol_attempts),
         diagnostics=diagnostics,
+        updates=updates,
+        campaigns=FleetCampaigns.build(db, clock, config),
         batch_listeners=batch_listeners,
         is_operator_tls=bool(config.operator.certificate) or config.operator.public_url.startswith("https://"),
         vehicle_url=config.vehicle.public_url or f"https://{config.vehicle.host}:{config.vehicle.port}",
@@ -123,6 +132,7 @@ async def running(services: Services, *, background: bool = True) -> AsyncIterat
     """
     services.load_secrets()
     services.ensure_order_key()
+    services.updates.keys.ensure()
     config = services.config
     services.db.path.parent.mkdir(parents=True, exist_ok=True)
     await services.db.open()
@@ -160,7 +170,7 @@ async def _background(task: asyncio.Future[None]) -> AsyncIterator[None]:
 
 def _lifespans() -> list[Callable[[Services], AbstractAsyncContextManager[None]]]:
     """Parts that bring their own background work; each fills ``batch_listeners`` and ``erasers`` before it yields."""
-    return [lake_lifespan, diagnostics_lifespan]
+    return [lake_lifespan, diagnostics_lifespan, updates_lifespan, campaigns_lifespan]
 
 
 def build_operator_app(services: Services, extra: Sequence[ControllerRouterHandler] = ()) -> tuple[ASGIApp, Metrics]:
@@ -176,7 +186,16 @@ def operator_litestar(services: Services, extra: Sequence[ControllerRouterHandle
     """The same without the outer layer; for tests that look at routes."""
     api = Router(
         API,
-        route_handlers=[*AUTH_ROUTES, *REGISTRY_ROUTES, *ACCOUNTING_ROUTES, *SPOOL_ROUTES, *FAULT_ROUTES, *JOB_ROUTES],
+        route_handlers=[
+            *AUTH_ROUTES,
+            *REGISTRY_ROUTES,
+            *ACCOUNTING_ROUTES,
+            *SPOOL_ROUTES,
+            *FAULT_ROUTES,
+            *JOB_ROUTES,
+            *UPDATE_ROUTES,
+            *CAMPAIGN_ROUTES,
+        ],
     )
     return Litestar(
         route_handlers=[api, enrol, *HEALTH_ROUTES, history_router, live_router, console_router, *extra],
@@ -201,7 +220,7 @@ def build_vehicle_app(
 ) -> ASGIApp:
     """What vehicles reach: nothing but the contract of ``gateway.wire.api``."""
     app = Litestar(
-        route_handlers=[*VEHICLE_ROUTES, *extra],
+        route_handlers=[*VEHICLE_ROUTES, *UPTANE_ROUTES, *extra],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         state=State({"services": services}),

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from cloud.accounting.service import AccountingDesk
 from cloud.auth.users import Users
+from cloud.campaigns.running import FleetCampaigns
 from cloud.clock import Clock
 from cloud.config import CloudConfig
 from cloud.db import Database
@@ -33,6 +34,7 @@ from cloud.manifests import ManifestStore
 from cloud.registry.vehicles import Vehicles
 from cloud.spool import BatchRow, BatchSpool, BatchState, StoredBatch
 from cloud.spool.deadletters import DeadLetters
+from cloud.updates.service import FleetUpdates
 
 #: Told of each batch after its commit. Runs behind a bounded queue and never delays the acknowledgement; when the
 #: queue is full, batches are skipped for listeners and counted (they are durable and reach the lake all the same).
@@ -66,6 +68,8 @@ class Services:
     small_requests: Buckets
     enrol_attempts: Buckets
     diagnostics: FleetDiagnostics
+    updates: FleetUpdates
+    campaigns: FleetCampaigns
     batch_listeners: list[BatchListener] = field(default_factory=list)
     erasers: list[Eraser] = field(default_factory=list)
     metric_sources: list[MetricSource] = field(default_factory=list)

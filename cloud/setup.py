@@ -14,6 +14,7 @@ from cloud.clock import SystemClock
 from cloud.config import load_config
 from cloud.identity.authority import Authority, create_ca
 from cloud.identity.signing import ensure_order_key
+from cloud.updates.keys import OnlineKeys
 
 CONFIG_NAME = "cloud.toml"
 TEMPLATE = """\
@@ -90,6 +91,7 @@ def _make_pki(options: InitOptions) -> list[str]:
     if not (pki / "order.key").exists():
         ensure_order_key(pki / "order.key")
         made.append("pki/order.key")
+    made += [f"pki/uptane/{name}" for name in OnlineKeys(pki / "uptane").ensure()]
     return made
 
 

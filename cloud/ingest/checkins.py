@@ -26,6 +26,8 @@ GAP_GRACE_NS = 2_000_000_000
 
 #: The signed orders a vehicle has not answered.
 OrderSource = Callable[[str], Awaitable[tuple[SignedOrder, ...]]]
+#: What changes whenever the Director has something new for a vehicle.
+UpdateMark = Callable[[AsyncSession, str], Awaitable[str]]
 
 
 class CheckIns:
@@ -34,6 +36,7 @@ class CheckIns:
     def __init__(self, db: Database, clock: Clock, limits: IngestLimits, fleet: Fleet) -> None:
         self._db, self._clock, self._limits, self._fleet = db, clock, limits, fleet
         self.order_source: OrderSource | None = None  # who has orders for vehicles
+        self.update_mark: UpdateMark | None = None
 
     async def take(self, vehicle_id: str, check_in: CheckIn, raw: bytes) -> CheckInReply:
         """Store a check-in and what it explains; the reply confirms only what is durable.
@@ -196,6 +199,7 @@ class CheckIns:
             if manifest_hash is None:
                 manifest_hash = await self._last_manifest(session, vehicle_id)
             needs_manifest = bool(manifest_hash) and await session.get(ManifestRow, manifest_hash) is None
+            update_mark = await self.update_mark(session, vehicle_id) if self.update_mark else ""
         return CheckInReply(
             now_ns=self._clock.now_ns(),
             requests=tuple(requests),
@@ -203,6 +207,7 @@ class CheckIns:
             needs_manifest=needs_manifest,
             check_in_s=self._fleet.check_in_s or None,
             orders=await self.order_source(vehicle_id) if self.order_source and has_time else (),
+            update_mark=update_mark,
         )
 
     async def _last_manifest(self, session: AsyncSession, vehicle_id: str) -> str:
