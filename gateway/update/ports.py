@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,10 @@ from gateway.wire.uptane import FileFacts, InstalledImage, Signature, Signed, Ti
 
 #: Told while something is fetched or installed: bytes done, bytes in all.
 Progress = Callable[[int, int], None]
+
+
+#: Told of each ECU of a set: its name, a state of ``EcuProgress``, bytes done, bytes in all.
+SetProgress = Callable[[str, str, int, int], None]
 
 
 class EcuSigner(Protocol):
@@ -122,7 +126,38 @@ class Rebooter(Protocol):
     """Restarts the machine."""
 
     async def reboot(self, reason: str) -> None:
-        """Ask for it; returns when it has been asked for. The process will be told to stop."""
+        """Ask for it; returns when it has been asked for. The process will be told to stop.
+
+        Raises:
+            TransportError: it could not be asked for.
+        """
+
+    async def restart(self, reason: str) -> None:
+        """The same for the gateway's process alone: its service manager starts it again."""
+
+
+class SetInstaller(Protocol):
+    """Installs ECU firmware: several ECUs at once, all or nothing (``gateway.update.ecu_set``)."""
+
+    async def prepare(self, targets: Sequence[VerifiedTarget], fetcher: Fetcher, progress: SetProgress) -> None:
+        """Fetch and check everything, forward and back. Raises as ``Installer.prepare``."""
+
+    async def install(self, targets: Sequence[VerifiedTarget], fetcher: Fetcher, progress: SetProgress) -> None:
+        """All of them. After a cut the same call goes on, forward or back.
+
+        Raises:
+            AttackError, InstallError: every ECU runs what it ran before, or the text says which does not.
+            TransportError: not now, and nothing was changed; try again later.
+        """
+
+    async def restore(self, targets: Sequence[VerifiedTarget], progress: SetProgress) -> None:
+        """Put back what ``install`` began or finished; nothing where it was never begun. Raises ``InstallError``."""
+
+    async def installed(self, ecu: str) -> InstalledImage | None:
+        """See ``Installer``."""
+
+    def confirm(self, targets: Sequence[VerifiedTarget]) -> None:
+        """These are final: the way back is given up. Blocks. Raises ``TransportError``: call it again."""
 
 
 class SlotDevices(Protocol):
