@@ -2,12 +2,15 @@
 
 Requests of the control socket, each with ``ecu``: ``dtcs`` (what is stored), ``dtc_report`` (``code``, ``failed``: one
 test result), ``dtc_force`` (``code``, ``failing``: hold a condition, null lets go), ``dtc_cycle`` (``count``,
-``passing``: operation cycles that go by at once), ``flash`` (what is programmed).
+``passing``: operation cycles that go by at once), ``flash`` (what is programmed), ``flash_fault`` (``set``: fields of
+``FlashFaults``, what is to go wrong when it is programmed; answers all of them).
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
 
 from gateway.wire.dtc import format_dtc, parse_dtc
 from simulator.ecu.context import EcuContext
@@ -99,10 +102,24 @@ def _flash(context: EcuContext, request: dict[str, Any], now_s: float) -> dict[s
     }
 
 
+def _flash_fault(context: EcuContext, request: dict[str, Any], now_s: float) -> dict[str, Any]:
+    if context.description.flash is None:
+        raise ValueError("this ECU cannot be programmed")
+    unit = flash_unit(context)
+    changes = request.get("set", {})
+    if not isinstance(changes, dict):
+        raise ValueError("set: an object of faults")
+    unit.faults.change(changes)
+    unit.hardware_changed()
+    faults: dict[str, Any] = msgspec.to_builtins(unit.faults)
+    return {"faults": faults}
+
+
 FAULT_ACTIONS: dict[str, EcuAction] = {
     "dtcs": _dtcs,
     "dtc_report": _report,
     "dtc_force": _force,
     "dtc_cycle": _cycle,
     "flash": _flash,
+    "flash_fault": _flash_fault,
 }

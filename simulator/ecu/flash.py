@@ -12,7 +12,7 @@ from simulator.ecu.flash_transfer import Download, Upload
 from simulator.ecu.flash_unit import FlashUnit, flash_unit
 from simulator.ecu.memory import MemoryArea, parse_area
 from simulator.ecu.routines import BaseEffect, EffectFactory
-from simulator.ecu.service import Call, Later, Nrc, Refusal
+from simulator.ecu.service import Call, Later, NoAnswer, Nrc, Refusal
 
 PLAIN, ZLIB = 0x00, 0x10
 ADD, DELETE, REPLACE, READ, LIST, RESUME = 1, 2, 3, 4, 5, 6
@@ -113,7 +113,17 @@ class TransferData(_FlashService):
         """See ``Service``."""
         if len(call.data) + 1 > self.unit.block_bytes:
             raise Refusal(Nrc.INCORRECT_LENGTH)
-        answer = call.data[:1] + self.unit.current().block(call.data[0], call.data[1:])
+        transfer, data = self.unit.current(), call.data[1:]
+        fault = self.unit.faults.next_block()
+        if fault == "reject":
+            raise Refusal(Nrc.PROGRAMMING_FAILURE)
+        if fault == "power_loss":
+            self.unit.lose_power()
+        if fault == "corrupt" and data:
+            data = data[:-1] + bytes([data[-1] ^ 0x01])
+        answer = call.data[:1] + transfer.block(call.data[0], data)
+        if fault == "lose_answer":
+            raise NoAnswer
         took_s = self.unit.store.settings.program_ms_per_block / 1000
         return Later(duration_s=took_s, finish=lambda now_s: answer) if took_s else answer
 
@@ -236,7 +246,12 @@ class EraseEffect(_FlashEffect):
         if self.unit.transfer is not None:
             raise Refusal(Nrc.REQUEST_SEQUENCE_ERROR)
         self.unit.require_supply()
+        if self.unit.faults.reject_erase:
+            raise Refusal(Nrc.PROGRAMMING_FAILURE)
         duration_s = self.unit.store.begin_erase(region, address, size)
+        if self.unit.faults.power_loss_at_erase:
+            self.unit.faults.power_loss_at_erase = False
+            self.unit.lose_power()
 
         def finish(now_s: float) -> bytes:
             self.unit.store.finish_erase(region, address, size)
@@ -254,7 +269,9 @@ class CheckEffect(_FlashEffect):
             raise Refusal(Nrc.REQUEST_SEQUENCE_ERROR)
         return Later(
             duration_s=self.unit.store.check_s(),
-            finish=lambda now_s: self._finished(now_s, bytes([self.unit.store.check()])),
+            finish=lambda now_s: self._finished(
+                now_s, bytes([self.unit.faults.check_result or self.unit.store.check()])
+            ),
         )
 
 

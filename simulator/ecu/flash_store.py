@@ -58,6 +58,8 @@ class FlashDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     #: DIDs that take the version and the part number of a new application.
     version_dids: tuple[int, ...] = (0xF181, 0xF189, 0xF195)
     part_dids: tuple[int, ...] = (0xF188,)
+    #: DIDs of 32 bytes that take the SHA-256 of a new application, header included, as it was downloaded.
+    digest_dids: tuple[int, ...] = ()
     #: Bytes of the file system (0x38); 0: none.
     file_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 22)] = 0
     files: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 32
@@ -92,7 +94,8 @@ class FlashStore:
         except (msgspec.ValidationError, ValueError) as error:
             raise DescriptionError(f"{description.name}: flash: {error}") from error
         self.regions: tuple[MemoryRegion, ...] = tuple(by_name[name] for name in self.settings.regions)
-        self.hardware_id = self.settings.hardware_id or default_hardware_id(description.name)
+        self.described_hardware_id = self.settings.hardware_id or default_hardware_id(description.name)
+        self.hardware_id = self.described_hardware_id
 
     # ---- marks
 
@@ -211,6 +214,9 @@ class FlashStore:
             )  # fmt: skip
             if region == self.regions[0]:
                 self._tell_versions(header)
+                digest = hashlib.sha256(data[: header.image_bytes]).digest()
+                for number in self.settings.digest_dids:
+                    self._context.override_did(number, digest)
         return verdict
 
     def _judge(self, region: MemoryRegion, header: ImageHeader, data: bytes) -> Verdict:

@@ -8,14 +8,16 @@ S3, starts the application if there is one to start; else the boot loader stays,
 from __future__ import annotations
 
 from simulator.ecu.context import EcuContext
+from simulator.ecu.flash_faults import FlashFaults
 from simulator.ecu.flash_files import FileStore
 from simulator.ecu.flash_store import FlashStore
 from simulator.ecu.flash_transfer import Transfer
-from simulator.ecu.service import Nrc, Refusal, Session
+from simulator.ecu.service import NoAnswer, Nrc, Refusal, Session
 
 #: Supply within which flash memory is erased and programmed.
 PROGRAMMING_V = (10.5, 15.5)
 HARD_RESET = 1
+HARDWARE_NUMBER = 0xF191
 
 
 class FlashUnit:
@@ -27,13 +29,32 @@ class FlashUnit:
         self.store = FlashStore(context)
         self.files = FileStore(context.nv, self.store.settings.file_bytes, self.store.settings.files)
         self.transfer: Transfer | None = None
-        context.stays_in_boot = lambda: not self.store.is_bootable()
+        self.faults = FlashFaults()
+        context.stays_in_boot = lambda: not self.may_start()
         context.session_checks.append(self._may_enter)
 
     @property
     def block_bytes(self) -> int:
         """``maxNumberOfBlockLength``: the longest 0x36 request, SID and counter included."""
         return min(self.store.settings.max_block_bytes, self.context.description.transport.max_length)
+
+    def may_start(self) -> bool:
+        """Whether the boot loader gives way to the application."""
+        return self.store.is_bootable() and not self.faults.no_start
+
+    def hardware_changed(self) -> None:
+        """Tell the hardware of ``faults``, and compare images with it; the description's where it names none."""
+        self.store.hardware_id = self.faults.hardware or self.store.described_hardware_id
+        number = self.context.description.did(HARDWARE_NUMBER)
+        if number is not None:
+            told = self.faults.hardware.encode("ascii", "replace")[: number.length].ljust(number.length)
+            self.context.override_did(HARDWARE_NUMBER, told if self.faults.hardware else None)
+
+    def lose_power(self) -> None:
+        """For a moment: the answer is lost, too."""
+        self.transfer = None
+        self.context.request_reset(HARD_RESET)
+        raise NoAnswer
 
     def failed_conditions(self) -> list[int]:
         """What keeps the ECU from being programmed: 1 the vehicle moves, 2 supply too low, 3 too high."""
@@ -58,7 +79,7 @@ class FlashUnit:
         self.transfer = None
         if session == Session.PROGRAMMING:
             self.context.boot_mode = True
-        elif session == Session.DEFAULT and self.context.boot_mode and self.store.is_bootable():
+        elif session == Session.DEFAULT and self.context.boot_mode and self.may_start():
             self.context.request_reset(HARD_RESET)
 
     def booted(self) -> None:
