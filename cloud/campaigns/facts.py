@@ -1,0 +1,129 @@
+"""What the database knows of a campaign: counts of each phase in one GROUP BY, and what is counted now and then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from cloud.campaigns.core import DtcFacts, PhaseCounts
+from cloud.campaigns.model import PhaseKind, PhaseRow
+from gateway.wire.dtc import format_dtc
+
+DAY_NS = 86_400_000_000_000
+CONFIRMED = 0x08  # bit of the status byte: confirmedDTC
+WORST = 3
+
+_BY_STATE = "SELECT phase, state, count(*) FROM assignments WHERE campaign_id = :campaign GROUP BY phase, state"
+_SKIPPED = """
+SELECT p.number, m.skipped, count(*) FROM campaign_vehicles m
+JOIN campaign_phases p ON p.campaign_id = m.campaign_id AND p.kind = 'rollout' AND m.position BETWEEN p.first AND p.last
+WHERE m.campaign_id = :campaign AND m.skipped != '' GROUP BY p.number, m.skipped"""
+_MEMBERS = "SELECT count(*) FROM campaign_vehicles WHERE campaign_id = :campaign AND position BETWEEN :first AND :last"
+
+# Open, and nothing can be expected: not heard of since ``seen``, or offered or waiting in it since ``waiting``.
+_UNCOUNTED = """
+SELECT count(*) FROM assignments a
+LEFT JOIN check_ins c ON c.vehicle_id = a.vehicle_id
+LEFT JOIN vehicle_updates u ON u.vehicle_id = a.vehicle_id AND u.assignment_id = a.id
+WHERE a.campaign_id = :campaign AND a.phase = :phase AND (
+    (a.state IN ('assigned', 'offered') AND (coalesce(c.received_ns, 0) < :seen OR a.offered_ns < :waiting))
+    OR (a.state = 'running' AND u.state = 'waiting' AND coalesce(a.started_ns, a.created_ns) < :waiting))"""
+
+_UPDATED = """
+SELECT count(*), coalesce(sum(:now - finished_ns), 0) FROM assignments
+WHERE campaign_id = :campaign AND state = 'succeeded' AND NOT is_rollback"""
+_UPDATED_FAULTS = """
+FROM faults f
+JOIN assignments a ON a.vehicle_id = f.vehicle_id AND a.campaign_id = :campaign AND a.state = 'succeeded'
+    AND NOT a.is_rollback
+WHERE f.is_present AND f.changed_ns > :since AND f.first_ns > a.finished_ns AND (f.status & :confirmed) != 0"""
+_AFFECTED = f"SELECT count(DISTINCT f.vehicle_id) {_UPDATED_FAULTS}"
+_WORST = f"SELECT f.code, f.ecu, count(*) {_UPDATED_FAULTS} GROUP BY f.code, f.ecu ORDER BY 3 DESC, 1, 2 LIMIT {WORST}"
+_OTHER_FAULTS = """
+SELECT count(DISTINCT f.vehicle_id) FROM faults f
+JOIN campaign_vehicles m ON m.vehicle_id = f.vehicle_id AND m.campaign_id = :campaign AND m.attempts = 0
+WHERE f.is_present AND f.changed_ns > :since AND f.first_ns > :since AND (f.status & :confirmed) != 0"""
+_OTHERS = "SELECT count(*) FROM campaign_vehicles WHERE campaign_id = :campaign AND position > :through"
+_FAULTS_BEFORE = """
+SELECT count(DISTINCT f.vehicle_id) FROM faults f
+JOIN assignments a ON a.vehicle_id = f.vehicle_id AND a.campaign_id = :campaign AND a.state = 'succeeded'
+    AND NOT a.is_rollback
+WHERE f.first_ns > :before AND f.first_ns <= :since AND (f.status & :confirmed) != 0"""
+
+
+async def phase_counts(session: AsyncSession, campaign: int, phases: list[PhaseRow]) -> dict[int, PhaseCounts]:
+    """The counts of every phase, by its number."""
+    found: dict[int, dict[str, int]] = {phase.number: {} for phase in phases}
+    for number, state, count in await session.execute(text(_BY_STATE), {"campaign": campaign}):
+        found.setdefault(number, {})[state] = count
+    for number, skipped, count in await session.execute(text(_SKIPPED), {"campaign": campaign}):
+        found[number][skipped] = count
+    counts: dict[int, PhaseCounts] = {}
+    for phase in phases:
+        states = found[phase.number]
+        if phase.kind == PhaseKind.ROLLOUT:
+            where = {"campaign": campaign, "first": phase.first, "last": phase.last}
+            members = await session.scalar(text(_MEMBERS), where) or 0
+        else:
+            members = sum(states.values())
+        counts[phase.number] = PhaseCounts(members=members, uncounted=phase.uncounted, **states)
+    return counts
+
+
+async def uncounted(
+    session: AsyncSession, campaign: int, phase: int, *, now_ns: int, offline_days: float, timeout_ns: int
+) -> int:
+    """Open assignments of a phase from which nothing can be expected now."""
+    values = {
+        "campaign": campaign,
+        "phase": phase,
+        "seen": now_ns - int(offline_days * DAY_NS),
+        "waiting": now_ns - timeout_ns,
+    }
+    return await session.scalar(text(_UNCOUNTED), values) or 0
+
+
+async def dtc_facts(
+    session: AsyncSession, campaign: int, *, since_ns: int, now_ns: int, through: int, min_others: int
+) -> DtcFacts:
+    """New confirmed trouble codes of updated vehicles and of the others, since the campaign began.
+
+    Args:
+        session: to read with.
+        campaign: its number.
+        since_ns: when the campaign began.
+        now_ns: now.
+        through: up to this position vehicles have been assigned; the others are behind it.
+        min_others: with fewer others, the time before the campaign is what to compare with.
+    """
+    values: dict[str, Any] = {"campaign": campaign, "now": now_ns, "since": since_ns, "confirmed": CONFIRMED}
+    vehicles, vehicle_ns = (await session.execute(text(_UPDATED), _only(_UPDATED, values))).one()
+    if not vehicles:
+        return DtcFacts()
+    affected = await session.scalar(text(_AFFECTED), _only(_AFFECTED, values)) or 0
+    worst = (await session.execute(text(_WORST), _only(_WORST, values))).all() if affected else []
+    others = await session.scalar(text(_OTHERS), {"campaign": campaign, "through": through}) or 0
+    elapsed_ns = max(1, now_ns - since_ns)
+    is_before = others < min_others
+    if is_before:
+        values["before"] = since_ns - elapsed_ns
+        seen = await session.scalar(text(_FAULTS_BEFORE), _only(_FAULTS_BEFORE, values)) or 0
+        others = vehicles
+    else:
+        seen = await session.scalar(text(_OTHER_FAULTS), _only(_OTHER_FAULTS, values)) or 0
+    return DtcFacts(
+        updated=affected,
+        updated_vehicles=vehicles,
+        updated_days=float(vehicle_ns) / DAY_NS,
+        others=seen,
+        other_vehicles=others,
+        other_days=others * elapsed_ns / DAY_NS,
+        is_before=is_before,
+        worst=tuple(f"{format_dtc(code)} of {ecu} in {count}" for code, ecu, count in worst),
+    )
+
+
+def _only(statement: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if f":{name}" in statement}
