@@ -8,7 +8,7 @@ instead of repeating it for ever.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -64,6 +64,7 @@ class EnginePorts:
     boot: BootControl | None = None
     slot: SlotInstaller | None = None
     ecus: SetInstaller | None = None
+    ecu_image: Callable[[str], Awaitable[InstalledImage | None]] | None = None  # what an ECU runs, as ``Installer``
     payloads: PayloadInstaller | None = None
     on_attack: Callable[[AttackError, Collection[str]], None] = field(default=lambda error, ecus: None)
     limits: Limits = field(default_factory=Limits)
@@ -405,7 +406,7 @@ class UpdateEngine:
 
     async def _installed(self, name: str, ecu: KnownEcu) -> InstalledImage | None:
         if ecu.kind == FIRMWARE:
-            return await self._ecus().installed(name)
+            return await self._ports.ecu_image(name) if self._ports.ecu_image is not None else None
         return await self._installer(ecu.kind).installed(name)
 
     def _installer(self, kind: str) -> Installer:

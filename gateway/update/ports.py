@@ -153,9 +153,6 @@ class SetInstaller(Protocol):
     async def restore(self, targets: Sequence[VerifiedTarget], progress: SetProgress) -> None:
         """Put back what ``install`` began or finished; nothing where it was never begun. Raises ``InstallError``."""
 
-    async def installed(self, ecu: str) -> InstalledImage | None:
-        """See ``Installer``."""
-
     def confirm(self, targets: Sequence[VerifiedTarget]) -> None:
         """These are final: the way back is given up. Blocks. Raises ``TransportError``: call it again."""
 

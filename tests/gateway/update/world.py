@@ -272,6 +272,7 @@ class Run:
                 boot=boot_control(disk, slot),
                 slot=self.installer,
                 ecus=world.ecus,
+                ecu_image=world.ecus.installed,
                 payloads=self.payloads,
                 on_attack=self._on_attack,
                 limits=world.limits,
