@@ -22,6 +22,7 @@ from cloud.auth.middleware import OperatorMiddleware, require_role, role
 from cloud.auth.model import Role
 from cloud.auth.routes import AUTH_ROUTES
 from cloud.auth.users import Users
+from cloud.campaigns.routes import CAMPAIGN_ROUTES
 from cloud.campaigns.running import FleetCampaigns, campaigns_lifespan
 from cloud.clock import Clock, SystemClock
 from cloud.config import CloudConfig
