@@ -19,6 +19,8 @@ SECOND_NS = 1_000_000_000
 #: How long a hash is in hexadecimal digits; others are not known and are never skipped (V4).
 HASH_DIGITS = {"sha256": 64, "sha512": 128}
 MAX_NAME_CHARS = 400
+#: What file systems take; encoded names of roles included.
+MAX_METADATA_CHARS = 255
 #: Which line of the standard bounds the size of a metadata file.
 _SIZE_RULES = {"root": "CR1", "timestamp": "CT1", "snapshot": "CS1"}
 
@@ -88,13 +90,17 @@ def size_rule(name: str) -> str:
 def check_metadata_name(repository: str, name: str) -> None:
     """Refuse what could be no metadata file, before it becomes part of a path.
 
+    Names of delegated roles are percent-encoded in file names, as TUF has it, so that a name has no separators.
+
     Raises:
-        ValueError: our own mistake: role names are quoted by whoever makes file names of them.
+        AttackError: the name comes from metadata, and whoever made it meant no good.
+        ValueError: there is no such repository.
     """
     if repository not in ("director", "image"):
         raise ValueError(f"there is no repository {repository!r}")
-    if not name.endswith(".json") or not name.isprintable() or len(name) > MAX_NAME_CHARS or name.startswith("."):
-        raise ValueError(f"{name[:60]!r} is no metadata file")
+    is_fine = name.endswith(".json") and name.isascii() and name.isprintable() and len(name) <= MAX_METADATA_CHARS
+    if not is_fine or "/" in name or "\\" in name or name.startswith("."):
+        raise AttackError("arbitrary software", "R4", f"{name[:60]!a} is no name of a metadata file")
 
 
 def check_file(file: FileFacts) -> None:
