@@ -5,31 +5,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
-import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from cloud.app import build_services, running
+from cloud.app import build_services
 from cloud.auth.audit import CLI
+from cloud.command import add_config, add_json, guarded, print_json, print_table, with_services
 from cloud.config import load_config
-from cloud.errors import CloudError, ConfigError, Conflict, InvalidInput, NotFound, StorageError
+from cloud.errors import InvalidInput
 from cloud.log import configure
 from cloud.registry.vehicles import VehicleFilter
 from cloud.services import Services
-from cloud.setup import CONFIG_NAME, InitOptions, init
-
-EXIT: dict[type[CloudError], int] = {
-    ConfigError: os.EX_CONFIG,
-    StorageError: os.EX_IOERR,
-    InvalidInput: os.EX_DATAERR,
-    NotFound: os.EX_DATAERR,
-    Conflict: os.EX_DATAERR,
-}
+from cloud.setup import InitOptions, init
+from cloud.updates.ceremony_cli import add_key_commands
+from cloud.updates.release_cli import add_release_commands
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -37,22 +28,16 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_init(commands.add_parser("init", help="make keys, certificates, configuration, database and first admin"))
     run = commands.add_parser("run", help="serve until SIGTERM or Ctrl-C")
-    _add_config(run)
+    add_config(run)
     run.set_defaults(run=_run)
     check = commands.add_parser("check-config", help="read the configuration and what it names, start nothing")
-    _add_config(check)
+    add_config(check)
     check.set_defaults(run=_check_config)
     _add_user(commands.add_parser("user", help="operators who may log in"))
     _add_token(commands.add_parser("token", help="one-time tokens for enrolment"))
     _add_vehicle(commands.add_parser("vehicle", help="vehicles and their revocation"))
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=Path(CONFIG_NAME), metavar="FILE", help="default: ./cloud.toml")
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    add_key_commands(commands.add_parser("keys", help="key ceremony: roots, offline signatures, suppliers"))
+    add_release_commands(commands.add_parser("releases", help="images, releases, and bundles for a stick"))
 
 
 def _add_init(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +56,7 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--password-file", metavar="FILE", help="its password; '-' is stdin; else one is made and shown"
     )
-    _add_json(parser)
+    add_json(parser)
     parser.set_defaults(run=_init)
 
 
@@ -79,9 +64,9 @@ def _add_user(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, text in (("add", "create a user"), ("passwd", "set a user's password"), ("list", "all users")):
         sub = verbs.add_parser(verb, help=text)
-        _add_config(sub)
+        add_config(sub)
         if verb == "list":
-            _add_json(sub)
+            add_json(sub)
         else:
             sub.add_argument("name")
             sub.add_argument("--password-file", metavar="FILE", help="'-' is stdin; else it is asked for")
@@ -93,57 +78,26 @@ def _add_user(parser: argparse.ArgumentParser) -> None:
 def _add_token(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     create = verbs.add_parser("create", help="a token for one enrolment; registers the vehicle if it is unknown")
-    _add_config(create)
+    add_config(create)
     create.add_argument("vehicle")
     create.add_argument("--ttl", type=int, metavar="SECONDS", help="how long it is good")
-    _add_json(create)
+    add_json(create)
     create.set_defaults(run=_token_create)
 
 
 def _add_vehicle(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     listing = verbs.add_parser("list", help="all vehicles")
-    _add_config(listing)
+    add_config(listing)
     listing.add_argument("--state", choices=("new", "enrolled", "revoked"), default="")
     listing.add_argument("--search", default="", metavar="TEXT")
-    _add_json(listing)
+    add_json(listing)
     listing.set_defaults(run=_vehicle_list)
     revoke = verbs.add_parser("revoke", help="end all certificates of a vehicle")
-    _add_config(revoke)
+    add_config(revoke)
     revoke.add_argument("vehicle")
     revoke.add_argument("--reason", default="", metavar="TEXT")
     revoke.set_defaults(run=_vehicle_revoke)
-
-
-def _guarded(work: Callable[[], int]) -> int:
-    try:
-        return work()
-    except CloudError as error:
-        print(f"outrider cloud: {error}", file=sys.stderr)
-        return EXIT.get(type(error), os.EX_SOFTWARE)
-    except OSError as error:
-        print(f"outrider cloud: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return os.EX_CANTCREAT if isinstance(error, PermissionError) else os.EX_IOERR
-
-
-def _with_services(args: argparse.Namespace, work: Callable[[Services], Awaitable[int]]) -> int:
-    async def main() -> int:
-        services = build_services(load_config(args.config))
-        async with running(services, background=False):
-            return await work(services)
-
-    return _guarded(lambda: asyncio.run(main()))
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(msgspec.to_builtins(value), indent=2))
-
-
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns on stdout."""
-    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-    for line in [header, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _password(source: str | None) -> str | None:
@@ -182,7 +136,7 @@ def _init(args: argparse.Namespace) -> int:
         )
         result = asyncio.run(init(options))
         if args.json:
-            _print_json(
+            print_json(
                 {"config": str(result.config), "made": result.made, "admin": args.admin, "password": result.password}
             )
             return os.EX_OK
@@ -195,7 +149,7 @@ def _init(args: argparse.Namespace) -> int:
         print(f"next    outrider cloud run --config {result.config}")
         return os.EX_OK
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -212,7 +166,7 @@ def _run(args: argparse.Namespace) -> int:
             runner.run(serve(config, started))
         return os.EX_OK
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -243,7 +197,7 @@ def _check_config(args: argparse.Namespace) -> int:
         print(f"{args.config}: ok")
         return os.EX_OK
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def _user_add(args: argparse.Namespace) -> int:
@@ -252,7 +206,7 @@ def _user_add(args: argparse.Namespace) -> int:
         print(f"user {user.name} added with role {user.role}")
         return os.EX_OK
 
-    return _with_services(args, work)
+    return with_services(args, work)
 
 
 def _user_passwd(args: argparse.Namespace) -> int:
@@ -261,20 +215,20 @@ def _user_passwd(args: argparse.Namespace) -> int:
         print(f"password of {args.name} changed; its sessions have ended")
         return os.EX_OK
 
-    return _with_services(args, work)
+    return with_services(args, work)
 
 
 def _user_list(args: argparse.Namespace) -> int:
     async def work(services: Services) -> int:
         users = await services.users.list()
         if args.json:
-            _print_json(users)
+            print_json(users)
         else:
             rows = [[u.name, u.role, "disabled" if u.disabled else "active"] for u in users]
             print_table(["NAME", "ROLE", "STATE"], rows)
         return os.EX_OK
 
-    return _with_services(args, work)
+    return with_services(args, work)
 
 
 def _token_create(args: argparse.Namespace) -> int:
@@ -283,12 +237,12 @@ def _token_create(args: argparse.Namespace) -> int:
             await services.vehicles.add(args.vehicle, CLI)
         token = await services.enrolment.make_token(args.vehicle, CLI, ttl_s=args.ttl)
         if args.json:
-            _print_json(token)
+            print_json(token)
         else:
             print(token.token)
         return os.EX_OK
 
-    return _with_services(args, work)
+    return with_services(args, work)
 
 
 def _vehicle_list(args: argparse.Namespace) -> int:
@@ -301,13 +255,13 @@ def _vehicle_list(args: argparse.Namespace) -> int:
             if offset >= total or not page:
                 break
         if args.json:
-            _print_json(vehicles)
+            print_json(vehicles)
         else:
             rows = [[v.id, v.state, f"{v.stored_items:,}", v.display_name] for v in vehicles]
             print_table(["VEHICLE", "STATE", "ITEMS", "NAME"], rows)
         return os.EX_OK
 
-    return _with_services(args, work)
+    return with_services(args, work)
 
 
 def _vehicle_revoke(args: argparse.Namespace) -> int:
@@ -316,4 +270,4 @@ def _vehicle_revoke(args: argparse.Namespace) -> int:
         print(f"vehicle {args.vehicle} is revoked; a running cloud refuses its next request")
         return os.EX_OK
 
-    return _with_services(args, work)
+    return with_services(args, work)

@@ -26,6 +26,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from cloud.errors import Conflict, InvalidInput
 from cloud.updates.ceremony import Book, Lives, RoleId
+from cloud.updates.names import DELTAS_ROLE
 from cloud.updates.trust import DIRECTOR, IMAGE, parse_name
 from cloud.updates.tuf import key_dict, read, read_key
 from gateway.wire.uptane import MAX_IMAGE_TARGETS_BYTES, MAX_ROOT_BYTES
@@ -159,6 +160,19 @@ class CeremonyDirectory:
 
     def _files(self, folder: Path) -> list[tuple[tuple[str, int], bytes]]:
         return [(parse_name(path.name), path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+
+    def add(self, repository: str, files: Mapping[str, bytes]) -> list[str]:
+        """Put files in force that are not here yet, as a cloud has them; offline roles only."""
+        added = []
+        for name, content in sorted(files.items()):
+            if name == "timestamp.json" or parse_name(name)[0] in {"snapshot", DELTAS_ROLE}:
+                continue
+            path = self.path / repository / name
+            if not path.exists():
+                parse(*parse_name(name), content)
+                write_file(path, content)
+                added.append(name)
+        return added
 
     def sign(self, book: Book, signers: Iterable[CryptoSigner]) -> list[RoleId]:
         """Add signatures to what is proposed, bring what is complete into force, and save.

@@ -90,21 +90,6 @@ class Director:
             row = await session.get(DirectorFilesRow, (vehicle_id, version))
         return None if row is None else row.targets if role == "targets" else row.snapshot
 
-    async def all_files(self, vehicle_id: str) -> dict[str, bytes]:
-        """Everything a bundle for this vehicle needs. Empty while there is no root."""
-        timestamp = await self._timestamp(vehicle_id)
-        if timestamp is None:
-            return {}
-        files = {
-            name: content for name, content in (await self._repositories.files(DIRECTOR)).items() if "root" in name
-        }
-        async with self._db.read() as session:
-            row = await self._newest(session, vehicle_id)
-        if row is not None:
-            files["timestamp.json"] = row.timestamp
-            files[f"{row.version}.snapshot.json"], files[f"{row.version}.targets.json"] = row.snapshot, row.targets
-        return files
-
     async def time(self, vehicle_id: str, nonce: bytes) -> Signed:
         """The time, signed for this vehicle and this question.
 
@@ -216,8 +201,37 @@ class Director:
         )
         return _Content(instructions, plan)
 
+    async def long_lived(self, vehicle_id: str, life_ns: int) -> dict[str, bytes]:
+        """Everything a bundle needs, good for ``life_ns``; the cloud goes on above it with a version of normal life.
+
+        Raises:
+            Unavailable: there is no root yet.
+        """
+        now_ns = self._clock.now_ns()
+        async with self._db.write() as session:
+            root = await self._repositories.root(session, DIRECTOR)
+            if root is None:
+                raise Unavailable("the Director has no root yet", retry_after_s=600)
+            await self._make(session, vehicle_id, root)
+            open_one = await open_assignment(session, vehicle_id)
+            plan = await session.get(AssignmentPlanRow, open_one.id) if open_one else None
+            content = await self._content(session, vehicle_id, open_one if plan else None, plan)
+            row = await self._write(session, vehicle_id, content, b"", root, now_ns, life_ns)
+            await self._write(session, vehicle_id, content, content.digest(root), root, now_ns)
+            found = {"timestamp.json": row.timestamp}
+            found[f"{row.version}.snapshot.json"], found[f"{row.version}.targets.json"] = row.snapshot, row.targets
+        roots = await self._repositories.files(DIRECTOR)
+        return {**{name: content for name, content in roots.items() if name.endswith(".root.json")}, **found}
+
     async def _write(
-        self, session: AsyncSession, vehicle_id: str, content: _Content, digest: bytes, root: Root, now_ns: int
+        self,
+        session: AsyncSession,
+        vehicle_id: str,
+        content: _Content,
+        digest: bytes,
+        root: Root,
+        now_ns: int,
+        life_ns: int = 0,
     ) -> DirectorFilesRow:
         state = await session.get(VehicleUpdateRow, vehicle_id)
         if state is None:
@@ -225,7 +239,7 @@ class Director:
             session.add(state)
         last = await self._newest(session, vehicle_id)
         version = next_version(max(state.targets_version or 0, last.version if last else 0), now_ns)
-        expires_ns = now_ns + int(self._config.director_s * S_NS)
+        expires_ns = now_ns + (life_ns or int(self._config.director_s * S_NS))
         row = self.sign(vehicle_id, content.instructions, content.plan, root, version, expires_ns)
         session.add(row)
         state.targets_version = state.snapshot_version = state.timestamp_version = version

@@ -94,6 +94,22 @@ class Repositories:
             if row.role == "root" or row.version == last[row.role]
         }
 
+    async def long_lived(self, life_ns: int) -> dict[str, bytes]:
+        """The Image repository for a bundle: Snapshot and Timestamp good for ``life_ns``, in versions of their own.
+
+        The cloud goes on above them with versions of normal life. The other roles live as long as they do.
+        """
+        now_ns = self._clock.now_ns()
+        async with self._db.write() as session:
+            await self._complete(session, now_ns, life_ns=life_ns)
+            rows = await _newest_rows(session, IMAGE)
+            found = {
+                ("timestamp" if r.role == "timestamp" else f"{r.version}.{r.role}") + ".json": r.content for r in rows
+            }
+            await self._complete(session, now_ns, life_ns=-1)
+        roots = await self.files(IMAGE)
+        return {**{name: content for name, content in roots.items() if name.endswith(".root.json")}, **found}
+
     async def root(self, session: AsyncSession, repository: str) -> Root | None:
         """The root in force."""
         row = await newest(session, repository, "root")
@@ -211,6 +227,7 @@ class Repositories:
         *,
         more: Mapping[str, TargetFile] | None = None,
         less: Iterable[str] = (),
+        life_ns: int = 0,
     ) -> bool:
         """Deltas, Snapshot and Timestamp, each only if something in it changes. False: no deltas can be signed."""
         trusted = await self.trusted(session, IMAGE)
@@ -222,8 +239,8 @@ class Repositories:
         meta = {
             f"{row.role}.json": _meta_file(row) for row in rows if row.role not in {"root", "snapshot", "timestamp"}
         }
-        snapshot = await self._make(session, root, Snapshot(meta=meta), now_ns)
-        await self._make(session, root, Timestamp(snapshot_meta=_meta_file(snapshot)), now_ns)
+        snapshot = await self._make(session, root, Snapshot(meta=meta), now_ns, life_ns=life_ns)
+        await self._make(session, root, Timestamp(snapshot_meta=_meta_file(snapshot)), now_ns, life_ns=life_ns)
         return has_deltas
 
     async def _make_deltas(
@@ -239,13 +256,23 @@ class Repositories:
         return True
 
     async def _make(
-        self, session: AsyncSession, delegator: Root | Targets, signed: T, now_ns: int, *, role: str = ""
+        self,
+        session: AsyncSession,
+        delegator: Root | Targets,
+        signed: T,
+        now_ns: int,
+        *,
+        role: str = "",
+        life_ns: int = 0,
     ) -> TufFileRow:
-        """Sign and store, unless the newest file says the same, is well signed and will not expire soon."""
+        """Sign and store, unless the newest file says the same, is well signed and will not expire soon.
+
+        A ``life_ns`` makes a new one in any case: of that life, or, when negative, of the normal one.
+        """
         role = role or signed.type
         last = await newest(session, IMAGE, role)
-        life_ns = self._lives()[role]
-        if last is not None:
+        is_forced, life_ns = life_ns != 0, life_ns if life_ns > 0 else self._lives()[role]
+        if last is not None and not is_forced:
             have: Metadata[T] = self._read(last)
             signed.version, signed.expires = have.signed.version, have.signed.expires
             is_same = signed == have.signed and is_signed(delegator, role, have)
