@@ -1,4 +1,4 @@
-"""The installer of ECU firmware: an image from the shelf into an ECU over UDS, and what the ECU runs.
+"""The installer of ECU firmware: an image from the disk into an ECU over UDS, and what the ECU runs.
 
 It stands for the ECUs as Uptane Secondaries with partial verification: what the Primary has fully verified is checked
 once more against what is known here of the ECU, before its first byte is written (N1-N4, N6).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import anyio
 import anyio.lowlevel
@@ -26,11 +26,11 @@ from gateway.update.ecu_image import Content, read_image
 from gateway.update.ecu_key import SeedKey
 from gateway.update.ecu_links import EcuLinks
 from gateway.update.ecu_model import EcuRecord, EcuRefusedError, NotYetError, Told
-from gateway.update.ecu_ports import ImageShelf, Reservation
+from gateway.update.ecu_ports import Offline, PartialCheck, Reservation
 from gateway.update.ecu_quiet import quiet
 from gateway.update.ecu_store import EcuStore
 from gateway.update.model import AttackError, InstallError, VerifiedTarget
-from gateway.update.ports import Fetcher, Progress
+from gateway.update.ports import Fetcher, Progress, TargetStore
 from gateway.wire.uptane import FileFacts, InstalledImage, MustMatch
 
 log = logging.getLogger(__name__)
@@ -48,29 +48,34 @@ class EcuInstaller:
         ecus: Sequence[UpdateEcu],
         *,
         links: EcuLinks,
-        shelf: ImageShelf,
+        images: TargetStore,
         store: EcuStore,
         key: SeedKey,
         limits: FlashingSection | None = None,
         reservation: Reservation | None = None,
         factory: Mapping[str, InstalledImage] | None = None,
+        partial_check: PartialCheck | None = None,
+        fetcher: Callable[[], Fetcher] = Offline,
     ) -> None:
         """Nothing is read or sent yet.
 
         Args:
             ecus: of the configuration.
             links: access to the ECUs.
-            shelf: verified images.
+            images: verified files on this machine's disk.
             store: what is known of the ECUs.
             key: opens their programming sessions.
             limits: of trying again.
             reservation: keeps other testers away; None: there are none.
             factory: what ECUs ran when the vehicle was made.
+            partial_check: asked before an image is prepared.
+            fetcher: for an image that is lost from the disk when it is needed again.
         """
         self._ecus = {ecu.name: ecu for ecu in ecus}
-        self._links, self._shelf, self.store, self._key = links, shelf, store, key
+        self._links, self._images, self.store, self._key = links, images, store, key
         self.limits = limits or FlashingSection()
         self._reservation, self._factory = reservation, dict(factory or {})
+        self._partial_check, self._fetcher = partial_check, fetcher
 
     @property
     def names(self) -> Sequence[str]:
@@ -119,6 +124,8 @@ class EcuInstaller:
     async def prepare(self, target: VerifiedTarget, fetcher: Fetcher, progress: Progress) -> None:
         """See ``Installer``: the image and the one to go back to are here, whole, verified and understood."""
         self.check(target)
+        if self._partial_check is not None:
+            self._partial_check(target)
         wanted = [target.image] if target.fallback is None else [target.image, target.fallback]
         total, before = sum(file.length for file in wanted), 0
         for file in wanted:
@@ -127,8 +134,9 @@ class EcuInstaller:
             def tell(got: int, _: int, done: int = done) -> None:
                 progress(done + got, total)
 
-            await self._shelf.fetch(file, fetcher, tell)
-            read_image(self._shelf.open(file), self.about(target.ecu).load_address)
+            await self._images.fetch(file, fetcher, tell)
+            with closing(self._images.open(file)) as content:
+                read_image(content, self.about(target.ecu).load_address)
             before += file.length
         progress(total, total)
 
@@ -235,7 +243,7 @@ class EcuInstaller:
         before_write: Callable[[], None] = lambda: None,
         progress: Progress = lambda done, total: None,
     ) -> None:
-        """Have the ECU run this image from the shelf; nothing is written where it is proved that it does.
+        """Have the ECU run this image; nothing is written where it is proved that it does.
 
         ``before_write`` is called before the first change. Raises as ``Installer.install``, and ``NotYetError`` (a
         ``TransportError``) when it cannot be done now.
@@ -244,8 +252,17 @@ class EcuInstaller:
         if await self.runs(ecu, image):
             progress(image.length, image.length)
             return
-        about, content = self.about(ecu), self._shelf.open(image)
-        await _require_hashes(content, image)  # once more, from the disk it will be read from (N6)
+        await self._images.fetch(image, self._fetcher(), lambda done, total: None)
+        with closing(self._images.open(image)) as content:
+            await _require_hashes(content, image)  # once more, from the disk it will be read from (N6)
+            told = await self._write(ecu, content, image, must_match, before_write, progress)
+        self._remember(ecu, image, must_match, told)
+
+    async def _write(
+        self, ecu: str, content: Content, image: FileFacts, must_match: MustMatch, before_write: Callable[[], None],
+        progress: Progress,
+    ) -> Told:  # fmt: skip
+        about = self.about(ecu)
         job = Job(
             ecu=about,
             parts=read_image(content, about.load_address),
@@ -265,8 +282,7 @@ class EcuInstaller:
                 client, job, key=self._key, store=self.store, limits=self.limits, before_write=touch,
                 progress=progress,
             )  # fmt: skip
-            told = await flasher.run()
-        self._remember(ecu, image, must_match, told)
+            return await flasher.run()
 
     def _remember(self, ecu: str, image: FileFacts, must_match: MustMatch, told: Told) -> None:
         installed = InstalledImage(

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from gateway.update.ecu_image import Content
-from gateway.update.ports import Fetcher, Progress
+from gateway.errors import TransportError
+from gateway.update.model import VerifiedTarget
 from gateway.wire.uptane import FileFacts
 
-#: Told of each ECU of a set: its name, a state of ``EcuProgress``, bytes done, bytes in all.
-SetProgress = Callable[[str, str, int, int], None]
-
-
-class ImageShelf(Protocol):
-    """Verified images on this machine's disk, kept over restarts until nobody needs them."""
-
-    async def fetch(self, file: FileFacts, fetcher: Fetcher, progress: Progress) -> None:
-        """Have it here whole, all its hashes and its length checked (V4, N6). Resumes; at once when it is here.
-
-        Raises:
-            AttackError: what came is not what was signed.
-            InstallError: no room.
-            TransportError: try again later.
-        """
-
-    def open(self, file: FileFacts) -> Content:
-        """Read it. Raises ``InstallError``: it is not here."""
+#: Partial verification for one ECU: raises ``AttackError`` where the Director's Targets do not want this target.
+PartialCheck = Callable[[VerifiedTarget], None]
 
 
 class Reservation(Protocol):
@@ -35,3 +19,15 @@ class Reservation(Protocol):
 
     def reserve(self, ecus: Collection[str], why: str) -> AbstractAsyncContextManager[None]:
         """For as long as the context lasts. Nested reservations add up."""
+
+
+class Offline:
+    """A ``Fetcher`` that has nothing: what is not here already cannot be had now."""
+
+    async def metadata(self, repository: str, name: str, max_bytes: int) -> bytes | None:
+        """See ``Fetcher``."""
+        raise TransportError("there is no link")
+
+    def target(self, file: FileFacts, offset: int) -> AsyncIterator[bytes]:
+        """See ``Fetcher``."""
+        raise TransportError(f"{file.filename} is not here, and there is no link")

@@ -40,7 +40,9 @@ async def quiet(links: EcuLinks, names: Collection[str], how: str) -> AsyncItera
                     log.info("ecu_not_quieted", extra={"ecu": name, "why": str(error)})
                     continue
                 joined.append(client)
-                await _ask(client, how)
+            async with anyio.create_task_group() as tasks:
+                for client in joined:
+                    tasks.start_soon(_ask, client, how)
         try:
             yield
         finally:

@@ -27,10 +27,9 @@ import msgspec
 from gateway.errors import TransportError
 from gateway.update.ecu import EcuInstaller
 from gateway.update.ecu_model import EcuRefusedError, SetJournal, SetMember, SetNotWholeError
-from gateway.update.ecu_ports import SetProgress
 from gateway.update.model import AttackError, InstallError, VerifiedTarget
-from gateway.update.ports import Fetcher
-from gateway.wire.uptane import InstalledImage
+from gateway.update.ports import Fetcher, SetProgress
+from gateway.wire.uptane import FileFacts, InstalledImage
 
 log = logging.getLogger(__name__)
 
@@ -133,24 +132,26 @@ class EcuSet:
     def confirm(self, targets: Sequence[VerifiedTarget]) -> None:
         """The whole update is final: the release counters of these ECUs rise, the way back is given up.
 
+        ``targets`` may be those of several sets. Blocks for a moment.
+
         Raises:
             TransportError: not written; call it again.
         """
-        journal = self._store.journal(set_id(targets))
-        if journal is not None and journal.state == "installed":
-            for member in journal.members:
-                self._installer.confirm(member.ecu)
-            self._store.forget_journal(journal.id)
+        final = [(target.ecu, target.image) for target in targets]
+        for journal in self._store.journals():
+            if journal.state == "installed" and all((m.ecu, m.image) in final for m in journal.members):
+                for member in journal.members:
+                    self._installer.confirm(member.ecu)
+                self._store.forget_journal(journal.id)
 
     def journals(self) -> list[SetJournal]:
         """Sets begun and not confirmed, for the machine, people and status. Raises ``TransportError``."""
         return self._store.journals()
 
-    def needed(self) -> set[str]:
-        """SHA-256 of images that must stay on the shelf. Raises ``TransportError``."""
+    def needed(self) -> list[FileFacts]:
+        """Images that must stay on the disk, forward and back. Raises ``TransportError``."""
         members = [m for journal in self._store.journals() if journal.state != "restored" for m in journal.members]
-        files = [file for m in members for file in (m.image, m.fallback) if file is not None]
-        return {file.hashes["sha256"] for file in files}
+        return [file for m in members for file in (m.image, m.fallback) if file is not None]
 
     async def _begin(self, targets: Sequence[VerifiedTarget], progress: SetProgress) -> SetJournal:
         """A journal of nothing done yet, after all that must hold before the first write does (N8)."""

@@ -13,13 +13,13 @@ from typing import TypeVar
 import anyio
 import msgspec
 
+from bootctl.files import BlockFile
 from gateway.errors import TransportError
 from gateway.uds.client import UdsClient
 from gateway.uds.timing import Timing
 from gateway.update.config import FlashingSection, UpdateEcu
 from gateway.update.ecu import EcuInstaller
-from gateway.update.ecu_image import Bytes, Content
-from gateway.update.ecu_model import SetJournal
+from gateway.update.ecu_model import EcuRecord, SetJournal
 from gateway.update.ecu_set import EcuSet
 from gateway.update.ecu_store import EcuStore
 from gateway.update.model import InstallError, VerifiedTarget
@@ -28,6 +28,7 @@ from gateway.wire.uptane import FileFacts, InstalledImage, MustMatch
 from simulator.ecu.description import parse_description
 from simulator.ecu.flash_faults import FlashFaults
 from simulator.ecu.flash_image import make_image
+from simulator.ecu.flash_store import Verdict
 from simulator.ecu.flash_unit import flash_unit
 from simulator.ecu.keys import aes_cmac
 from simulator.ecu.server import EcuServer
@@ -132,6 +133,12 @@ class CarEcu(EcuInMemory):
         store = flash_unit(self.server.context).store
         return bytes(self.server.context.memory.data(store.regions[0]))[: 256 + PAYLOAD_BYTES]
 
+    def program(self, image: bytes) -> None:
+        """As it left the factory."""
+        store = flash_unit(self.server.context).store
+        assert store.program(store.regions[0], 0x400000, image)
+        assert store.check() == Verdict.GOOD
+
     @property
     def runs(self) -> str:
         """The version of the application that runs, "" in the boot loader."""
@@ -141,7 +148,7 @@ class CarEcu(EcuInMemory):
 
 
 class MemoryShelf:
-    """``ImageShelf`` that counts what it fetched."""
+    """``TargetStore`` in memory that counts what it fetched."""
 
     def __init__(self, remote: Mapping[str, bytes]) -> None:
         self.remote, self.here = dict(remote), dict[str, bytes]()
@@ -157,11 +164,12 @@ class MemoryShelf:
         self.fetched.append(file.filename)
         progress(file.length, file.length)
 
-    def open(self, file: FileFacts) -> Content:
-        try:
-            return Bytes(self.here[file.filename])
-        except KeyError:
-            raise InstallError(f"{file.filename} is not here") from None
+    def open(self, file: FileFacts) -> BlockFile:
+        disk, path = CrashFiles(), Path("/") / file.filename
+        if file.filename not in self.here:
+            raise InstallError(f"{file.filename} is not here")
+        disk.add_file(path, self.here[file.filename])
+        return disk.open(path)
 
 
 class _Key:
@@ -199,7 +207,7 @@ class Gateway:
         self.disk, self.car = disk, car
         self.ecus = tuple(msgspec.structs.replace(ecu, **changes) for ecu in ecus)
         self.installer = EcuInstaller(
-            self.ecus, links=car, shelf=car.shelf, store=EcuStore(DIRECTORY, disk), key=_Key(), limits=limits,
+            self.ecus, links=car, images=car.shelf, store=EcuStore(DIRECTORY, disk), key=_Key(), limits=limits,
             factory=car.factory,
         )  # fmt: skip
         self.set = EcuSet(self.installer)
@@ -298,10 +306,16 @@ def in_car(work: Callable[[Car], Awaitable[T]]) -> T:
 
 
 async def old_everywhere(car: Car, disk: CrashFiles) -> Gateway:
-    """A gateway that has put the old images into all ECUs and confirmed them."""
+    """A gateway that knows the old images to be in all ECUs, where they are."""
     gateway = Gateway(car, disk)
-    targets = [car.target(name, OLD, None) for name in NAMES]
-    for target in targets:
-        await gateway.installer.prepare(target, NoFetcher(), lambda done, total: None)
-        await gateway.installer.install(target, NoFetcher(), lambda done, total: None)
+    for name in NAMES:
+        car.ecus[name].program(car.images[name, OLD])
+        image = car.file(name, OLD)
+        told = await gateway.installer.told(name)
+        assert told is not None
+        assert told.version == OLD
+        record = InstalledImage(
+            filename=image.filename, length=image.length, hashes=image.hashes, release_counter=1, version=OLD
+        )
+        gateway.installer.store.keep_record(name, EcuRecord(image=record, told=told))
     return gateway
