@@ -21,6 +21,7 @@ from gateway.diag.config import DiagnosticsSection
 from gateway.errors import ConfigError
 from gateway.firewall.can_rules import RoutingSection
 from gateway.link.identity import VEHICLE_ID
+from gateway.update.config import UpdateSection
 from gateway.wire.api import MAX_BATCH_BYTES
 from gateway.wire.codec import MAX_ITEMS
 
@@ -96,6 +97,7 @@ class Config(_Section, frozen=True):
     runtime: RuntimeSection = RuntimeSection()
     diagnostics: DiagnosticsSection = DiagnosticsSection()
     routing: RoutingSection = RoutingSection()
+    update: UpdateSection = UpdateSection()
 
 
 #: The smallest and largest value of each key, as ``section.key``. NaN is in no range.
@@ -121,6 +123,26 @@ _RANGES: dict[str, tuple[float, float]] = {
     "diagnostics.poll.period_s": (0, 86_400),
     "diagnostics.poll.first_s": (0, 86_400),
     "diagnostics.vehicle_state.standstill_below": (0.001, 100),
+    "update.poll_s": (1, 31_536_000),
+    "update.report_s": (0.1, 86_400),
+    "update.time_max_age_s": (60, 31_536_000),
+    "update.min_bytes_per_s": (0, 1e9),
+    "update.slow_s": (1, 86_400),
+    "update.max_image_bytes": (1, 2**50),
+    "update.keep_free_bytes": (0, 2**50),
+    "update.segment_bytes": (4096, 64 * 1024 * 1024),
+    "update.utc_offset_min": (-18 * 60, 18 * 60),
+    "update.conditions_within_s": (1, 31_536_000),
+    "update.attempts": (1, 100),
+    "update.slots.tries": (1, 7),
+    "update.health.within_s": (1, 86_400),
+    "update.health.steady_s": (0, 86_400),
+    "update.flashing.attempts": (1, 100),
+    "update.flashing.passes": (1, 1000),
+    "update.flashing.restores": (1, 1000),
+    "update.flashing.restores_in_a_row": (1, 1000),
+    "update.flashing.pause_s": (0, 86_400),
+    "update.flashing.save_every_bytes": (256, 2**30),
 }
 
 ECU_NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -166,12 +188,22 @@ def _check(config: Config, path: str) -> None:
     for key, (smallest, largest) in _RANGES.items():
         if not smallest <= attrgetter(key)(config) <= largest:
             raise ConfigError(f"must be from {smallest} to {largest}", path=path, where=f"$.{key}")
+    _check_update(config, names, path)
     if config.spool.max_bytes < 4 * config.spool.segment_bytes:
         raise ConfigError("at least four segments (spool.segment_bytes)", path=path, where="$.spool.max_bytes")
     if config.link.backoff_max_s < config.link.backoff_first_s:
         raise ConfigError("at least link.backoff_first_s", path=path, where="$.link.backoff_max_s")
     if config.link.url is not None and not re.fullmatch(r"https://[^/\s]+(/\S*)?", config.link.url):
         raise ConfigError("must be https://HOST or https://HOST:PORT", path=path, where="$.link.url")
+
+
+def _check_update(config: Config, buses: list[str], path: str) -> None:
+    """Loaded only where updates are wanted, or half a section says that they should be."""
+    if config.update == UpdateSection():
+        return
+    from gateway.update.config_check import check_update_section
+
+    check_update_section(config.update, buses, [ecu.name for ecu in config.diagnostics.ecus], path)
 
 
 def _check_ecus(config: Config, buses: list[str], path: str) -> None:

@@ -36,6 +36,10 @@ def test_shortest_file_is_sound(tmp_path: Path) -> None:
     assert config.link.identity_directory is None
 
 
+UPDATE = '[update]\nprimary = "gateway"\nhardware_id = "board"\n'
+PAYLOAD = '[[update.payloads]]\nname = "{}"\nkind = "{}"\npath = "s.toml"\n'
+CONDITION = '[[update.conditions]]\nname = "parked"\nsignal = "can0.speed.speed"\n'
+
 WRONG = [
     # section or top-level text to add, or (old, new); the key the message names; a part of the message
     (("BENCH-1", "a vehicle"), "$.vehicle", "letters"),
@@ -73,6 +77,28 @@ WRONG = [
     ("[limits]\nmax_scheme = 5", "$.limits", "max_scheme"),
     ("[runtime]\nexit_when_replayed = 1", "$.runtime.exit_when_replayed", "Expected bool"),
     ("[nonsense]\na = 1", "", "nonsense"),
+    ('[update]\nhardware_id = "board"', "$.update.primary", "missing"),
+    ('[update]\nprimary = "gateway"', "$.update.hardware_id", "missing"),
+    ('[update]\nprimary = "the gateway"\nhardware_id = "board"', "$.update.primary", "letters"),
+    (UPDATE + "segment_bytes = 100", "$.update.segment_bytes", "from"),
+    (UPDATE + 'links = "lte"', "$.update.links", "any or wifi"),
+    (UPDATE + 'timezone = "Europe/Atlantis"', "$.update.timezone", "time zone"),
+    (UPDATE + "reboot_command = []", "$.update.reboot_command", "missing"),
+    (UPDATE + 'directory = ""', "$.update.directory", "missing"),
+    (UPDATE + '[update.slots]\nbackend = "lilo"', "$.update.slots.backend", "uboot"),
+    (UPDATE + '[update.slots.devices]\nA = "/dev/a"', "$.update.slots.devices", "two slots"),
+    (UPDATE + '[update.slots.devices]\nA = "/dev/a"\nB = "/dev/a"', "$.update.slots.devices", "of its own"),
+    (UPDATE + '[update.slots]\ncurrent = "C"\ndevices = { A = "a", B = "b" }', "$.update.slots.current", "'C'"),
+    (UPDATE + '[update.keys]\nbackend = "pkcs11"', "$.update.keys.module", "missing"),
+    (UPDATE + '[[update.ecus]]\nname = "brake"\nhardware_id = "b1"', "$.update.ecus[0].name", "diagnostics.ecus"),
+    (UPDATE + PAYLOAD.format("gateway", "scheme"), "$.update.payloads[0].name", "already"),
+    (UPDATE + PAYLOAD.format("s", "scheme") * 2, "$.update.payloads[1].name", "already"),
+    (UPDATE + PAYLOAD.format("s", "rootfs"), "$.update.payloads[0].kind", "manifest, scheme"),
+    (UPDATE + CONDITION + "at_least = 2.0\nat_most = 1.0", "$.update.conditions[0].at_most", "at least"),
+    (UPDATE + CONDITION, "$.update.conditions[0]", "at_least or at_most"),
+    (UPDATE + '[update.health]\nbuses = ["can9"]', "$.update.health.buses[0]", "can0"),
+    (UPDATE + '[update.health]\necus = ["brake"]', "$.update.health.ecus[0]", "brake"),
+    (UPDATE + "[update.health]\nwithin_s = 5.0", "$.update.health.within_s", "steady_s"),
 ]
 
 
@@ -154,7 +180,7 @@ def actual() -> dict[str, object]:
 def _collect(section: type[msgspec.Struct], prefix: str, found: dict[str, object]) -> None:
     for key in msgspec.structs.fields(section):
         inner = key.type
-        if prefix + key.name in ("buses", "diagnostics.ecus"):
+        if prefix + key.name in ("buses", "diagnostics.ecus", "update.ecus", "update.payloads", "update.conditions"):
             inner = inner.__args__[0]
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             _collect(inner, f"{prefix}{key.name}.", found)
@@ -183,6 +209,8 @@ def test_manual_tells_the_defaults() -> None:
             number, _, unit = text.partition(" ")
             value = int(number, 16) if number.startswith("0x") else float(number or "nan")
             same = value * UNITS[unit] == default
+        elif isinstance(default, tuple) and all(isinstance(part, str) for part in default):
+            same = text == ", ".join(default)
         elif isinstance(default, tuple):
             same = text == ", ".join(f"{first:#06X}-{last:#06X}".replace("X", "x") for first, last in default)
         else:
