@@ -2,5 +2,6 @@
 
 from gateway.delta.errors import DamagedDelta, WrongBase
 from gateway.delta.file import Base, DeltaFile
+from gateway.delta.slot import SlotDelta, open_delta
 
-__all__ = ["Base", "DamagedDelta", "DeltaFile", "WrongBase"]
+__all__ = ["Base", "DamagedDelta", "DeltaFile", "SlotDelta", "WrongBase", "open_delta"]

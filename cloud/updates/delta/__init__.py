@@ -1,1 +1,1 @@
-"""Deltas between images: built in the background, kept while they are useful."""
+"""Deltas between images: built in the background (``jobs``), each by a process of its own (``worker``)."""

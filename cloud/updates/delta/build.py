@@ -23,12 +23,16 @@ from cloud.updates.delta.match import Matcher
 from cloud.updates.delta.segments import Made, SegmentBuilder
 from gateway.wire.delta import (
     DEFAULT_SEGMENT_BYTES,
+    FIXED_BYTES,
     FORMAT,
     MAX_SEGMENTS,
+    DeltaFormatError,
+    DeltaHeader,
     Method,
     NewSegment,
     encode_header,
     header_bytes,
+    header_length,
     segments_of,
 )
 
@@ -115,6 +119,9 @@ def build_delta(
     size = segment_bytes or segment_bytes_for(target.length)
     work_path = path.with_name(f".{path.name}.{base.sha256[:8]}.{size}.{EFFORT}.work")
     with _opened(base.path) as old, _opened(target.path) as new:
+        known = _finished(path, base, target)
+        if known is not None:
+            return _facts(known, path, _full_bytes(new, target, progress), len(known))
         index = _indexed(old, base, progress)
         full_bytes = _full_bytes(new, target, progress)
         with _WorkFile(work_path, segments_of(target.length, size)) as work:
@@ -128,19 +135,41 @@ def build_delta(
                 if work.length + header_bytes(work.count) > most_bytes:
                     raise NotUseful(f"the delta has {work.length} bytes so far, the compressed image {full_bytes}")
             progress("segments", target.length, target.length)
-            hashes = _put_together(work, base, target, path, size)
-            methods = work.methods()
+            header = _put_together(work, base, target, path, size)
     work_path.unlink(missing_ok=True)
+    return _facts(header, path, full_bytes, resumed)
+
+
+def _finished(path: Path, base: Image, target: Image) -> DeltaHeader | None:
+    """The header of the delta when an earlier build came to its end. Files get their name only when they are whole."""
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(FIXED_BYTES)
+            file.seek(0)
+            header = DeltaHeader(file.read(header_length(prefix)), path.stat().st_size)
+    except (OSError, DeltaFormatError):
+        return None
+    made = (header.base_sha256.hex(), header.base_length, header.target_sha256.hex(), header.target_length)
+    return header if made == (base.sha256, base.length, target.sha256, target.length) else None
+
+
+def _facts(header: DeltaHeader, path: Path, full_bytes: int, resumed: int) -> DeltaFacts:
+    sha256, sha512 = hashlib.sha256(), hashlib.sha512()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK_BYTES):
+            sha256.update(piece)
+            sha512.update(piece)
+    names = [header.segment(i).method.name.lower() for i in range(len(header))]
     return DeltaFacts(
-        base_sha256=base.sha256,
-        base_length=base.length,
-        target_sha256=target.sha256,
-        target_length=target.length,
-        length=hashes.length,
-        sha256=hashes.sha256.hexdigest(),
-        sha512=hashes.sha512.hexdigest(),
-        segments=work.count,
-        methods=methods,
+        base_sha256=header.base_sha256.hex(),
+        base_length=header.base_length,
+        target_sha256=header.target_sha256.hex(),
+        target_length=header.target_length,
+        length=path.stat().st_size,
+        sha256=sha256.hexdigest(),
+        sha512=sha512.hexdigest(),
+        segments=len(header),
+        methods={name: names.count(name) for name in dict.fromkeys(names)},
         full_bytes=full_bytes,
         resumed_segments=resumed,
     )
@@ -256,27 +285,8 @@ class _WorkFile:
             self._file.seek(_RECORD.size, os.SEEK_CUR)
             yield self._file.read(segment.payload_bytes)
 
-    def methods(self) -> dict[str, int]:
-        """Segments by method."""
-        names = [s.method.name.lower() for s in self.segments]
-        return {name: names.count(name) for name in dict.fromkeys(names)}
 
-
-class _Hashes:
-    """Of what is written."""
-
-    def __init__(self) -> None:
-        self.sha256, self.sha512, self.length = hashlib.sha256(), hashlib.sha512(), 0
-
-    def add(self, piece: bytes) -> bytes:
-        """Count it and give it back."""
-        self.sha256.update(piece)
-        self.sha512.update(piece)
-        self.length += len(piece)
-        return piece
-
-
-def _put_together(work: _WorkFile, base: Image, target: Image, path: Path, segment_bytes: int) -> _Hashes:
+def _put_together(work: _WorkFile, base: Image, target: Image, path: Path, segment_bytes: int) -> DeltaHeader:
     """Header and payloads as one durable file."""
     header = encode_header(
         segment_bytes=segment_bytes,
@@ -286,12 +296,11 @@ def _put_together(work: _WorkFile, base: Image, target: Image, path: Path, segme
         target_sha256=bytes.fromhex(target.sha256),
         segments=work.segments,
     )
-    hashes = _Hashes()
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("wb") as file:
-        file.write(hashes.add(header))
+        file.write(header)
         for payload in work.payloads():
-            file.write(hashes.add(payload))
+            file.write(payload)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -300,4 +309,4 @@ def _put_together(work: _WorkFile, base: Image, target: Image, path: Path, segme
         os.fsync(folder)
     finally:
         os.close(folder)
-    return hashes
+    return DeltaHeader(header, path.stat().st_size)

@@ -99,12 +99,12 @@ class BaseIndex:
             span *= 2
         return _mix(hashes)
 
-    def hits(self, content: bytes) -> tuple[I64, I64]:
+    def hits(self, content: NDArray[np.uint8]) -> tuple[I64, I64]:
         """(places in ``content``, offsets in the base) where a block of the base may lie, by place."""
         nothing = np.zeros(0, np.int64)
         if len(content) < self.block_bytes or not len(self._table):
             return nothing, nothing
-        hashes = self._sliding(np.frombuffer(content, np.uint8))
+        hashes = self._sliding(content)
         top = hashes >> np.uint64(64 - _TOP_BITS)
         maybe = (self._seen[top >> np.uint64(3)] >> (top & np.uint64(7)).astype(np.uint8)) & np.uint8(1)
         places = np.flatnonzero(maybe)

@@ -7,6 +7,7 @@ offset is only one of several guesses: the others are hits of the index, and wha
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,10 +22,14 @@ ReadBase = Callable[[int, int], bytes]
 
 EXACT_BYTES = 2048
 PAD_BYTES = 16 * 1024
+MIN_PAD_BYTES = 1024
+#: How much of a segment is looked up at a time; what an extent then covers is skipped.
+LOOK_BYTES = 32 * 1024
 JOIN_BYTES = 8 * 1024
-MAX_GUESSES = 16
+MAX_GUESSES = 4
 _STEP_BYTES = 256 * 1024
 _FIRST_BYTES = 4096
+_NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +82,11 @@ class Matcher:
             guesses: shifts (offset in the base less place in the segment) to be tried first.
             most_alike_bytes: of ``alike`` together.
         """
-        data = np.frombuffer(content, np.uint8)
-        for guess in guesses[:1]:
-            if guess >= 0 and self._read(guess, len(content)) == content:
-                return Matches((Extent(0, len(content), guess),), (), ())
-        places, offsets = self._index.hits(content)
-        extents = self._extents(data, places, offsets, guesses)
-        gaps = _gaps(extents, len(data))
+        guess = guesses[0] if guesses else -1
+        if guess >= 0 and self._read(guess, len(content)) == content:
+            return Matches((Extent(0, len(content), guess),), (), ())
+        extents, places, offsets = self._extents(np.frombuffer(content, np.uint8), guesses)
+        gaps = _gaps(extents, len(content))
         alike = self._alike(gaps, extents, places, offsets - places, guesses, most_alike_bytes)
         return Matches(tuple(extents), tuple(gaps), alike)
 
@@ -111,28 +114,43 @@ class Matcher:
             step = _STEP_BYTES
         return total
 
-    def _extents(self, data: NDArray[np.uint8], places: I64, offsets: I64, guesses: Sequence[int]) -> list[Extent]:
-        """Greedy, from the left; each attempt begins at a guess or a hit and grows both ways."""
+    def _extents(self, data: NDArray[np.uint8], guesses: Sequence[int]) -> tuple[list[Extent], I64, I64]:
+        """Greedy, from the left; each attempt begins at a guess or a hit and grows both ways.
+
+        Returns:
+            The extents, and places and offsets of all hits between them. What is covered is not looked up.
+        """
         extents: list[Extent] = []
-        at, number = 0, 0
+        places, offsets = [_NOTHING], [_NOTHING]
+        at = 0
         for guess in guesses:
             if 0 <= guess < self._length and (same := self._forward(data, 0, guess)) >= EXACT_BYTES:
                 extents.append(Extent(0, same, guess))
                 at = same
                 break
-        listed = list(zip(places.tolist(), offsets.tolist(), strict=True))
-        while number < len(listed):
-            place, offset = listed[number]
-            if place < at:
-                number = int(np.searchsorted(places, at))
-                continue
+        while at < len(data):
+            end = min(at + LOOK_BYTES, len(data))
+            near, sources = self._index.hits(data[at : end + self._index.block_bytes - 1])
+            places.append(near + at)
+            offsets.append(sources)
+            covered = extents[-1].end if extents else 0
+            at = max(self._grown(data, places[-1].tolist(), sources.tolist(), covered, extents), end)
+        return extents, np.concatenate(places), np.concatenate(offsets)
+
+    def _grown(
+        self, data: NDArray[np.uint8], places: list[int], offsets: list[int], at: int, extents: list[Extent]
+    ) -> int:
+        """Add the extents that grow from hits; where the last one ends."""
+        number = 0
+        while number < len(places):
+            place, offset = places[number], offsets[number]
             forward = self._forward(data, place, offset)
             back = self._backward(data, place, offset, at) if forward else 0
             if forward + back >= EXACT_BYTES:
                 extents.append(Extent(place - back, forward + back, offset - back))
                 at = place + forward
-            number = int(np.searchsorted(places, place + max(forward, 1)))
-        return extents
+            number = bisect.bisect_left(places, place + max(forward, 1), number + 1)
+        return at
 
     def _alike(
         self,
@@ -154,8 +172,9 @@ class Matcher:
         chosen: list[tuple[int, int]] = []
         room = most_bytes
         for _, start, end in wanted:
-            low = max(start - PAD_BYTES, 0)
-            high = min(end + PAD_BYTES, self._length, low + room)
+            pad = min(max(end - start, MIN_PAD_BYTES), PAD_BYTES)
+            low = max(start - pad, 0)
+            high = min(end + pad, self._length, low + room)
             if high > low and not any(a <= low and high <= b for a, b in chosen):
                 chosen.append((low, high))
                 room -= high - low
