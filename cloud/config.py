@@ -233,6 +233,7 @@ _MAY_BE_ZERO = {
     "history_days",
     "warn_days",
     "max_deltas_per_image",
+    "price_per_mb",
 } | {key for key in Lake.__struct_fields__ if key.endswith("_days")}
 
 
@@ -283,21 +284,9 @@ def _check_values(path: Path, config: CloudConfig) -> None:
         raise ConfigError(f"{path}: certificate and key go together - at $.operator")
     if config.log_format not in {"text", "json"}:
         raise ConfigError(f"{path}: {config.log_format!r} is neither 'text' nor 'json' - at $.log_format")
-    for section in (
-        "authority",
-        "storage",
-        "sessions",
-        "ingest",
-        "history",
-        "live",
-        "fleet",
-        "lake",
-        "diagnostics",
-        "updates",
-        "campaigns",
-    ):
+    for section in _NUMERIC_SECTIONS:
         for key, value in msgspec.to_builtins(getattr(config, section)).items():
-            if isinstance(value, str):
+            if isinstance(value, str | bool):
                 continue
             may_be_zero = key in _MAY_BE_ZERO
             if not math.isfinite(value) or (key.endswith("_days") and value > MAX_DAYS):
