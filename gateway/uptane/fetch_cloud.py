@@ -1,4 +1,4 @@
-"""``Fetcher`` over the cloud's vehicle port: bounded, watched, resumed.
+"""``Fetcher`` and ``TimeSource`` over the cloud's vehicle port: bounded, watched, resumed.
 
 What a server may do to us and what it gets: more bytes than agreed is *endless data*; too few per second is *slow
 retrieval*; a redirect, a packed body, the wrong range or a file of another length is refused without reading it. A
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import anyio
 
-from gateway.errors import TransportError
+from gateway.errors import PeerError, TransportError
 from gateway.link.backoff import Backoff
 from gateway.link.client import CloudClient, Download, Refusal, RefusedError
 from gateway.runtime.clock import Clock, SystemClock
@@ -92,6 +92,15 @@ class CloudFetcher:
                 if len(body) > max_bytes:
                     raise endless(f"{path}: more than {max_bytes} bytes", rule)
         return bytes(body)
+
+    async def attested_time(self, request: uptane.TimeRequest) -> uptane.Signed:
+        """See ``TimeSource``."""
+        try:
+            with anyio.move_on_after(self._limits.slow_s):
+                return await self._client.ask_time(request)
+        except (RefusedError, PeerError) as error:
+            raise TransportError(f"POST {uptane.TIME}: {error}") from error
+        raise slow(f"POST {uptane.TIME}: no whole answer within {self._limits.slow_s:.0f} s")
 
     async def target(self, file: FileFacts, offset: int) -> AsyncGenerator[bytes, None]:
         """See ``Fetcher``. Ends only after the last byte of the image.

@@ -148,7 +148,7 @@ class ManifestBuilder:
         self._counters, self._notes = counters, notes
 
     @property
-    def ecus(self) -> Collection[str]:
+    def ecus(self) -> tuple[str, ...]:
         """Whose reports every manifest must have."""
         return tuple(self._signers)
 

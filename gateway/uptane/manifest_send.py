@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -38,20 +39,49 @@ class ManifestLink(Protocol):
 class ManifestSender:
     """Builds and delivers. Each attempt is a manifest of its own, with fresh numbers: none is ever sent twice."""
 
-    def __init__(self, link: ManifestLink, builder: ManifestBuilder) -> None:
-        self._link, self._builder = link, builder
-
-    async def send(
-        self, states: Sequence[EcuState], payloads: Mapping[str, InstalledImage] | None = None, *, time_ns: int
+    def __init__(
+        self,
+        link: ManifestLink,
+        builder: ManifestBuilder,
+        *,
+        hardware: Mapping[str, str],
+        now_ns: Callable[[], int],
+        inventory: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
+        """Make a sender.
+
+        Args:
+            link: the cloud.
+            builder: used by nobody else.
+            hardware: hardware id of each ECU.
+            now_ns: the latest time known (UTC), best the attested one.
+            inventory: asked for before each manifest, which would be dropped if the cloud did not know the ECUs:
+                ``InventoryDesk.tell``, with the inventory bound.
+        """
+        self._link, self._builder, self._hardware, self._now_ns = link, builder, dict(hardware), now_ns
+        self._inventory = inventory
+
+    async def send(self, ecus: Mapping[str, InstalledImage | None], details: Mapping[str, str]) -> None:
         """Tell the cloud what runs now; returns when it has taken it.
+
+        Args:
+            ecus: what each runs, None where it does not answer; names that are no ECU with a key are payloads.
+            details: why installations failed, by ECU (N9).
 
         Raises:
             TransportError: not delivered; try again later.
             PeerError: the Director dropped it; the text says why.
-            ValueError: as ``ManifestBuilder.build``.
         """
-        built = await anyio.to_thread.run_sync(lambda: self._builder.build(states, payloads, time_ns=time_ns))
+        if self._inventory is not None:
+            await self._inventory()
+        known = self._builder.ecus
+        payloads = {name: image for name, image in ecus.items() if name not in known and image is not None}
+        states = [
+            EcuState(ecu=ecu, hardware_id=self._hardware.get(ecu, ""), image=ecus.get(ecu), detail=details.get(ecu, ""))
+            for ecu in known
+        ]
+        build = partial(self._builder.build, states, payloads, time_ns=self._now_ns())
+        built = await anyio.to_thread.run_sync(build)
         try:
             await self._link.send_vehicle_manifest(built.signed)
         except RefusedError as error:
