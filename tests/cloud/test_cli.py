@@ -28,7 +28,7 @@ def init(directory: Path, *more: str) -> int:
 def test_init_is_idempotent_and_keeps_what_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = tmp_path / "cloud"
     assert init(directory) == os.EX_OK
-    before = {p: p.read_bytes() for p in [*(directory / "pki").iterdir(), directory / "cloud.toml"]}
+    before = {p: p.read_bytes() for p in [*(directory / "pki").rglob("*.*"), directory / "cloud.toml"]}
     capsys.readouterr()
     assert init(directory) == os.EX_OK
     assert {p: p.read_bytes() for p in before} == before

@@ -36,6 +36,9 @@ ADMIN = {
     "DELETE /api/v1/vehicles/{vehicle_id:str}",
     "PUT /api/v1/faults/texts",
     "DELETE /api/v1/faults/texts",
+    "POST /api/v1/updates/online-keys",
+    "POST /api/v1/releases/{release_id:int}/publish",
+    "POST /api/v1/releases/{release_id:int}/withdraw",
 }
 #: Answers that do not end by themselves.
 ENDLESS = {"/api/v1/fleet/live", "/api/v1/faults/live"}
@@ -82,9 +85,9 @@ def test_nothing_but_reading_is_open_to_viewers(tmp_path: Path) -> None:
 
 
 async def status(client: httpx.AsyncClient, method: str, path: str) -> int:
-    for name in ("vehicle_id", "name", "serial", "manifest_hash", "code"):
+    for name in ("vehicle_id", "name", "serial", "manifest_hash", "code", "repository"):
         path = path.replace(f"{{{name}:str}}", "nothing-of-that-name")
-    for name in ("token_id", "letter_id", "job_id"):
+    for name in ("token_id", "letter_id", "job_id", "image_id", "release_id"):
         path = path.replace(f"{{{name}:int}}", "77")
     if path.endswith("/live"):
         path = path.replace("nothing-of-that-name", "nobody")
