@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from gateway.errors import GatewayError, NotNowError, PeerError, TransportError
+from gateway.errors import ConfigError, GatewayError, NotNowError, PeerError, TransportError
 from gateway.uds.client import UdsClient
 from gateway.uds.errors import NegativeResponse
 from gateway.uds.names import Session
@@ -126,6 +126,7 @@ class EcuInstaller:
         self.check(target)
         if self._partial_check is not None:
             self._partial_check(target)
+        self._require_key(target.ecu)
         wanted = [target.image] if target.fallback is None else [target.image, target.fallback]
         total, before = sum(file.length for file in wanted), 0
         for file in wanted:
@@ -139,6 +140,15 @@ class EcuInstaller:
                 read_image(content, self.about(target.ecu).load_address)
             before += file.length
         progress(total, total)
+
+    def _require_key(self, ecu: str) -> None:
+        """A key can be made: better known now than at the second ECU of a set."""
+        level = self.about(ecu).security_level
+        if level is not None:
+            try:
+                self._key.key(ecu, level, bytes(16))
+            except ConfigError as error:
+                raise EcuRefusedError(f"{ecu}: {error}") from error
 
     async def install(self, target: VerifiedTarget, fetcher: Fetcher, progress: Progress) -> None:
         """See ``Installer``. Puts nothing back by itself: ``restore``, or an ``EcuSet``, does."""
@@ -316,6 +326,8 @@ class EcuInstaller:
             raise NotYetError(f"{ecu}: {error}") from error
         except PeerError as error:
             raise TransportError(f"{ecu}: {error}") from error
+        except ConfigError as error:
+            raise EcuRefusedError(f"{ecu}: {error}") from error
 
 
 async def _leave(client: UdsClient) -> None:

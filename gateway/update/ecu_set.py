@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import anyio
 import msgspec
 
-from gateway.errors import TransportError
+from gateway.errors import GatewayError, NotNowError, TransportError
 from gateway.update.ecu import EcuInstaller
 from gateway.update.ecu_model import EcuRefusedError, SetJournal, SetMember, SetNotWholeError
 from gateway.update.model import AttackError, InstallError, VerifiedTarget
@@ -120,7 +120,7 @@ class EcuSet:
                 try:
                     async with self._installer.reserved([m.ecu for m in journal.members], RESERVED_FOR):
                         await self._go_on(journal, progress)
-                except (AttackError, InstallError, TransportError) as error:
+                except GatewayError as error:
                     failure = error
         if failure is not None:
             raise failure
@@ -194,13 +194,7 @@ class EcuSet:
                 self._store.keep_journal(journal)
             try:
                 await self._pass(journal, progress)
-            except (AttackError, InstallError) as error:
-                journal = self._current(journal)
-                if not journal.is_touched:
-                    self._close(journal, "restored", str(error))
-                    raise
-                await self._give_up(journal, str(error), progress, error)
-            except TransportError as error:
+            except (TransportError, NotNowError) as error:
                 journal = self._current(journal)
                 if not journal.is_touched:
                     self._store.forget_journal(journal.id)
@@ -210,6 +204,12 @@ class EcuSet:
                     await anyio.sleep(self._limits.pause_s)
                 else:
                     await self._give_up(journal, str(error), progress, error)
+            except GatewayError as error:
+                journal = self._current(journal)
+                if not journal.is_touched:
+                    self._close(journal, "restored", str(error))
+                    raise
+                await self._give_up(journal, str(error), progress, error)
             else:
                 self._close(self._current(journal), "installed", "")
                 return
@@ -244,7 +244,7 @@ class EcuSet:
             await self._installer.flash(
                 ecu, member.image, member.must_match, before_write=touch, progress=tell
             )  # an ECU that is proved to run it is left alone
-        except (AttackError, InstallError, TransportError) as error:
+        except GatewayError as error:
             progress(ecu, "failed", 0, member.image.length)
             if self._stage(identity, ecu) == "touched":
                 self._mark(identity, ecu, "touched", str(error))
@@ -303,7 +303,7 @@ class EcuSet:
                 continue
             try:
                 await self._restore_one(journal.id, member, progress)
-            except (AttackError, InstallError, TransportError) as error:
+            except GatewayError as error:
                 is_whole = False
                 self._mark(journal.id, member.ecu, "touched", str(error))
                 progress(member.ecu, "failed", 0, member.image.length)

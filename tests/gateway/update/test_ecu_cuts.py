@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 
+import anyio
 import pytest
 
 from gateway.update.model import InstallError
@@ -26,7 +27,7 @@ from tests.gateway.update.ecu_bench import (
 from tests.support import LONG
 
 ALL_OLD, ALL_NEW = dict.fromkeys(NAMES, OLD), dict.fromkeys(NAMES, NEW)
-STRIDE = 1 if LONG else 7
+STRIDE = 1 if LONG else 11
 
 
 def _has_cut(error: BaseException) -> bool:
@@ -104,6 +105,13 @@ def test_cut_at_any_change_of_the_disk(is_refused: bool) -> None:
                 _refused_at_the_last(car)
             gateway, start = await _start(car)
             assert await _until_cut(car, gateway, at)
+            if at % 2:  # the whole car, not the gateway alone
+                for ecu in car.ecus.values():
+                    ecu.power(on=False)
+                await anyio.sleep(3)
+                for ecu in car.ecus.values():
+                    ecu.power(on=True)
+                await anyio.sleep(3)
             again = Gateway(car, _after_cut(gateway.disk, start, at))
             if is_refused:
                 with pytest.raises(InstallError):
