@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from bootctl import core
 from bootctl.backends import BACKENDS, open_boot_control
 from bootctl.errors import RefusedError, SetupError, StateError, StorageError
+from bootctl.files import RealFiles
 from bootctl.model import DEFAULT_TRIES, BootControlError
 from bootctl.rauc import add_rauc_handler, handle
 from bootctl.report import as_data, as_text, differences
@@ -53,10 +55,34 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
         "--tries", type=int, metavar="N", help=f"boots it has to prove itself (default {DEFAULT_TRIES})"
     )
 
+    play = commands.add_parser("play", help="a boot loader for benches: start a command for the slot that is chosen")
+    play.add_argument("--config", required=True, metavar="FILE", help="the state, as of the file back end")
+    play.add_argument("--slots", default="A,B", metavar="NAMES", help="names of the slots (%(default)s)")
+    play.add_argument("--slot", action="append", default=[], metavar="NAME=COMMAND", help="another command for a slot")
+    play.add_argument(
+        "slot_command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="$OUTRIDER_SLOT tells the slot"
+    )
+    play.set_defaults(run=_told(_play))
+
     rauc = commands.add_parser("rauc-handler", help="RAUC's custom boot loader back end")
     _add_common(rauc)
     add_rauc_handler(rauc)
     rauc.set_defaults(run=_told(_rauc))
+
+
+def _play(args: argparse.Namespace) -> int:
+    from bootctl.file import FileStore
+    from bootctl.play import Board
+
+    words = args.slot_command[1:] if args.slot_command[:1] == ["--"] else args.slot_command
+    names = [name.strip() for name in args.slots.split(",")]
+    commands = {name: words for name in names if words}
+    for text in args.slot:
+        name, _, command = text.partition("=")
+        commands[name] = shlex.split(command)
+    if missing := [name for name in names if not commands.get(name)]:
+        raise SetupError(f"no command for slot {', '.join(missing)}")
+    return Board(FileStore(Path(args.config), names, "", RealFiles()), commands).run()
 
 
 def _add_change(

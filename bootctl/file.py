@@ -28,20 +28,20 @@ class FileStore:
     max_tries = core.MAX_TRIES
 
     def __init__(self, path: Path, slots: Sequence[str], current: str, files: Files) -> None:
-        self._path, self._slots, self._given, self._files = path, tuple(slots), current, files
+        self.path, self._slots, self._given, self._files = path, tuple(slots), current, files
 
     def load(self) -> BootState:
         """See ``Store``. The running slot is the given one, else what ``boot`` chose last, else the first."""
         try:
-            content = self._files.read(self._path)
+            content = self._files.read(self.path)
         except FileNotFoundError:
             return self._new()
         except OSError as error:
-            raise failed(self._path, error) from error
+            raise failed(self.path, error) from error
         try:
             return self._parsed(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StateError(f"{self._path}: not a boot state: {error}") from error
+            raise StateError(f"{self.path}: not a boot state: {error}") from error
 
     def save(self, state: BootState) -> None:
         """See ``Store``."""
@@ -51,9 +51,9 @@ class FileStore:
         }
         content = {"version": _VERSION, "booted": state.current, "resets": state.resets, "slots": slots}
         try:
-            replace_content(self._files, self._path, json.dumps(content, indent=1).encode() + b"\n")
+            replace_content(self._files, self.path, json.dumps(content, indent=1).encode() + b"\n")
         except OSError as error:
-            raise failed(self._path, error) from error
+            raise failed(self.path, error) from error
 
     def boot(self) -> str | None:
         """Choose as a boot loader does, and store what that costs before anything starts."""
@@ -63,7 +63,7 @@ class FileStore:
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """See ``Store``."""
-        return lock(self._files, self._path.parent) if self._path.parent.is_dir() else contextlib.nullcontext()
+        return lock(self._files, self.path.parent) if self.path.parent.is_dir() else contextlib.nullcontext()
 
     def notes(self) -> tuple[str, ...]:
         """See ``Store``."""

@@ -1,8 +1,9 @@
 """A boot loader for benches: chooses the slot as the rule says, starts that slot's command, and again when it ends.
 
 What a board does in hardware happens here between processes, so that trial boots, fallbacks and confirmations of a
-gateway can be seen on a laptop. A command that ends with status ``REBOOT`` has asked for a reboot, status 0 switches
-the board off, anything else is a crash that boots again, as a watchdog would make it.
+gateway can be seen on a laptop. A command that ends with status ``REBOOT``, or after the file that ``$OUTRIDER_REBOOT``
+names was made, has asked for a reboot; status 0 switches the board off; anything else is a crash that boots again, as a
+watchdog would make it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
@@ -21,6 +23,10 @@ from bootctl.model import BootControlError
 REBOOT = 75
 #: The running slot's name, for the command.
 SLOT_VARIABLE = "OUTRIDER_SLOT"
+#: Another one at each boot, as the kernel's is.
+BOOT_ID_VARIABLE = "OUTRIDER_BOOT_ID"
+#: Names the file by which a command, or somebody for it, asks for a reboot before it ends.
+REBOOT_VARIABLE = "OUTRIDER_REBOOT"
 CRASH_PAUSE_S = 0.5  # so that a command that never starts does not burn the machine
 
 
@@ -32,6 +38,7 @@ class Board:
         self._store, self._commands, self._max_boots = store, commands, max_boots
         self._process: subprocess.Popen[bytes] | None = None
         self._is_off = False
+        self._reboot_file = store.path.with_name(f"{store.path.name}.reboot").absolute()
 
     def run(self) -> int:
         """Boot until it is switched off: by status 0, or SIGTERM, which the running command gets, too.
@@ -51,7 +58,10 @@ class Board:
                 return 1
             found = self._store.load().slot(slot)
             _say(f"booting slot {slot}" + ("" if found.successful else f" on trial, {found.tries} tries left"))
+            self._reboot_file.unlink(missing_ok=True)
             status = self._start(slot)
+            if self._reboot_file.exists():
+                status = REBOOT
             if status == 0 or self._is_off:
                 return 0
             _say(f"slot {slot} " + ("reboots" if status == REBOOT else f"ended with status {status}"))
@@ -63,8 +73,14 @@ class Board:
     def _start(self, slot: str) -> int:
         if slot not in self._commands:
             raise BootControlError(f"no command for slot {slot!r}")
+        environment = {
+            **os.environ,
+            SLOT_VARIABLE: slot,
+            BOOT_ID_VARIABLE: str(uuid.uuid4()),
+            REBOOT_VARIABLE: str(self._reboot_file),
+        }
         try:
-            self._process = subprocess.Popen(self._commands[slot], env={**os.environ, SLOT_VARIABLE: slot})
+            self._process = subprocess.Popen(self._commands[slot], env=environment)
         except OSError as error:
             raise BootControlError(f"slot {slot}: {error.strerror}: {self._commands[slot][0]}") from error
         if self._is_off:  # between the choice and now

@@ -64,6 +64,12 @@ def test_a_slot_that_is_marked_good_stays(tmp_path: Path) -> None:
     assert StoredBootControl(store).read().order[0].name == "B"
 
 
+def test_a_file_asks_for_a_reboot_of_a_command_that_ends_in_order(tmp_path: Path) -> None:
+    ask = "control.mark_good(); Path(os.environ['OUTRIDER_REBOOT']).touch() if len(log.read_text()) < 4 else 0"
+    booted, _, _ = play(tmp_path, ask)
+    assert booted == "ABBB"
+
+
 def test_the_status_of_a_reboot_is_the_documented_one() -> None:
     assert REBOOT == 75
     assert "sys.exit(75)" in SLOT
