@@ -108,6 +108,8 @@ class Token:
         token = library.get_token(token_label=self.label)
         try:
             return token.open(rw=True, user_pin=pin)
+        except pkcs11.exceptions.UserAlreadyLoggedIn:  # somebody else in this process: logins are the process's
+            return token.open(rw=True)
         except _PIN_ERRORS:
             self._refused_pin = pin
             raise
@@ -131,6 +133,10 @@ class TokenSigner:
     def __init__(self, token: Token, ecu: str, key: RegisteredKey) -> None:
         self._token, self._ecu = token, ecu
         self.key_id, self.method, self.public = key.key_id, key.method, key.public
+
+    def close(self) -> None:
+        """Log out, for all ECUs of this token. The next signature logs in again."""
+        self._token.close()
 
     def sign(self, domain: bytes, payload: bytes) -> Signature:
         """See ``EcuSigner``."""
