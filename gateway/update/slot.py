@@ -8,7 +8,8 @@ call goes on and writes at most one segment again.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import msgspec
 
 from bootctl.files import BlockFile, Files
 from bootctl.model import DEFAULT_TRIES, BootControl, BootControlError, BootState
-from gateway.errors import ConfigError, GatewayError
+from gateway.errors import ConfigError, GatewayError, TransportError
 from gateway.update.blocking import Offload, in_thread
 from gateway.update.model import AttackError, InstallError, VerifiedTarget
 from gateway.update.ports import Fetcher, Progress, SlotDevices, TargetStore
@@ -28,8 +29,16 @@ from gateway.wire.uptane import DeltaOffer, InstalledImage
 log = logging.getLogger(__name__)
 
 
+#: How often in a row a delta may be out of reach before the full image is taken.
+DELTA_TRIES = 3
+
+
 def _nothing(done: int) -> None:
     del done
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total
 
 
 class SlotInstaller:
@@ -42,6 +51,7 @@ class SlotInstaller:
         open_delta: makes a delta usable; None: no deltas.
         segment_bytes: of progress while a full image is written.
         tries: how often a new slot may fail to boot.
+        on_attack: notes an attack that did not stop the installation, since the full image could be taken instead.
     """
 
     def __init__(
@@ -56,6 +66,7 @@ class SlotInstaller:
         tries: int = DEFAULT_TRIES,
         store: TargetStore | None = None,
         open_delta: DeltaOpener | None = None,
+        on_attack: Callable[[AttackError, Collection[str]], None] = lambda error, ecus: None,
         offload: Offload = in_thread,
     ) -> None:
         self.ecu, self._boot, self._devices, self._files = ecu, boot, devices, files
@@ -63,6 +74,7 @@ class SlotInstaller:
         self._store, self._open_delta, self._offload = store, open_delta, offload
         self.state = SlotState(files, directory)
         self._booted: BootedCache | None = None
+        self._on_attack, self._unreachable = on_attack, Counter[str]()
         #: Whether the image written last was made from a delta; None: nothing was written yet.
         self.used_delta: bool | None = None
 
@@ -75,12 +87,8 @@ class SlotInstaller:
         slot = await self._offload(lambda: self._slot_for(state, target))
         await self._offload(lambda: self._check_room(state, slot, target))
         offer = await self._delta_for(state, target)
-        if offer is None or self._store is None:
-            return
-        try:
-            await self._store.fetch(offer.delta, fetcher, progress)
-        except (AttackError, InstallError) as error:  # the full image is the way that always works
-            log.warning("update_delta_unusable", extra={"file": offer.delta.filename, "error": str(error)})
+        if offer is not None:
+            await self._fetch_delta(offer, fetcher, progress, DELTA_TRIES)
 
     async def install(self, target: VerifiedTarget, fetcher: Fetcher, progress: Progress) -> None:
         """Fill the other slot, or find that it holds the image already. See ``Installer``; does not activate."""
@@ -95,6 +103,8 @@ class SlotInstaller:
             return
         spoilt = await self._offload(lambda: self._begin(slot, target))
         delta = None if spoilt else await self._delta_for(state, target)
+        if delta is not None and not await self._fetch_delta(delta, fetcher, _silent, 1):
+            delta = None
         async with self._opened(slot, target) as writer:
             if delta is not None:
                 done = await self._try_delta(writer, state, target, delta, progress)
@@ -315,6 +325,31 @@ class SlotInstaller:
                 base.close()
         finally:
             container.close()
+
+    async def _fetch_delta(self, offer: DeltaOffer, fetcher: Fetcher, progress: Progress, tries: int) -> bool:
+        """Have a delta's file here, at once when it is; False: the full image is the way that always works.
+
+        Raises:
+            TransportError: try again later; not after so many ``tries`` in a row.
+        """
+        if self._store is None:
+            return False
+        name = offer.delta.filename
+        try:
+            await self._store.fetch(offer.delta, fetcher, progress)
+        except TransportError as error:
+            self._unreachable[name] += 1
+            if self._unreachable[name] < tries:
+                raise
+            log.warning("update_delta_unreachable", extra={"file": name, "error": str(error)})
+        except (AttackError, InstallError) as error:
+            log.warning("update_delta_unusable", extra={"file": name, "error": str(error)})
+            if isinstance(error, AttackError):
+                self._on_attack(error, (self.ecu,))
+        else:
+            del self._unreachable[name]
+            return True
+        return False
 
     async def _delta_for(self, state: BootState, target: VerifiedTarget) -> DeltaOffer | None:
         """The smallest delta that is made for what runs and is smaller than the image."""

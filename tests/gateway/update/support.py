@@ -139,6 +139,44 @@ def no_progress(done: int, total: int) -> None:
     del done, total
 
 
+class XorDelta:
+    """A delta that a test can make: the target, exclusive-or the base, less its trailing zeros."""
+
+    segment_bytes = 2 * SEGMENT_BYTES
+
+    def __init__(self, container: BlockFile, base: BlockFile, offer: DeltaOffer) -> None:
+        self._base, self._offer = base, offer
+        head, _, self._patch = container.read_at(0, container.size()).partition(b"\n")
+        sha256, length = head.decode().split()
+        self.target_sha256, self.target_length = sha256, int(length)
+
+    def check_base(self) -> None:
+        """See ``OpenDelta``."""
+        base = self._base.read_at(0, self._offer.base_length)
+        if hashlib.sha256(base).hexdigest() != self._offer.base_sha256:
+            raise InstallError("another base")
+
+    def segment(self, index: int) -> bytes:
+        """See ``OpenDelta``."""
+        start = index * self.segment_bytes
+        end = min(start + self.segment_bytes, self.target_length)
+        base = self._base.read_at(start, end - start).ljust(end - start, b"\0")
+        patch = self._patch[start:end].ljust(end - start, b"\0")
+        return bytes(a ^ b for a, b in zip(base, patch, strict=True))
+
+
+open_xor: DeltaOpener = XorDelta
+
+
+def xor_delta(base: bytes, target: bytes) -> tuple[DeltaOffer, bytes]:
+    """A delta and its content."""
+    padded = base.ljust(len(target), b"\0")
+    patch = bytes(a ^ b for a, b in zip(padded, target, strict=False)).rstrip(b"\0")
+    content = f"{hashlib.sha256(target).hexdigest()} {len(target)}\n".encode() + patch
+    file = facts(f"deltas/{hashlib.sha256(content).hexdigest()[:8]}", content)
+    return DeltaOffer(base_sha256=hashlib.sha256(base).hexdigest(), base_length=len(base), delta=file), content
+
+
 def boot_control(disk: Files, current: str = "A") -> StoredBootControl:
     """The boot loader's state, by the file back end on the model disk; ``current``: "" for what booted last."""
     return StoredBootControl(FileStore(BOOT_FILE, tuple(DEVICES), current, disk))

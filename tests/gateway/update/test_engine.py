@@ -69,6 +69,26 @@ def test_n10_software_that_does_not_come_up_is_left_by_the_loader() -> None:
     assert world.counters == {}
 
 
+def test_n10_power_cycles_during_the_trial_end_in_the_old_slot() -> None:
+    """It came up, but nobody saw it well before the tries were used up."""
+    world = World()
+    world.offer(rootfs_update(), NEW)
+    run = world.boot()
+    assert run.go().kind == "reboot"
+    slots = []
+    for _ in range(4):
+        run = world.boot()
+        slots.append(run.slot)
+        anyio.run(run.engine.step)
+        anyio.run(run.engine.step)
+    assert slots == ["B", "B", "B", "A"]
+    run = drive(world, run)
+    assert (run.slot, run.end) == ("A", "rolled_back")
+    assert "did not stay up" in run.engine.journal.detail
+    assert not boot_control(world.disk).read().slot("B").is_bootable
+    assert world.counters == {}
+
+
 def test_an_ended_update_is_not_begun_again() -> None:
     world = World()
     world.offer(rootfs_update(), NEW)
@@ -134,7 +154,7 @@ def test_what_is_installed_already_needs_nothing() -> None:
 )
 def test_n1_to_n4_what_is_not_for_this_vehicle_is_not_begun(change: dict[str, object], rule: str) -> None:
     world = World()
-    world.counters[GATEWAY] = 5
+    world.raise_counters({GATEWAY: 5})
     one = target(GATEWAY, NEW, "2", counter=int(str(change.get("counter", 5))))
     if "ecu" in change or "hardware_id" in change:
         one = msgspec.structs.replace(one, **change)

@@ -15,6 +15,7 @@ import anyio.lowlevel
 import msgspec
 
 from bootctl.file import FileStore
+from bootctl.files import replace_content
 from gateway.errors import TransportError
 from gateway.link.backoff import Backoff
 from gateway.update.blocking import in_place
@@ -30,7 +31,15 @@ from gateway.update.payload_trial import before_start
 from gateway.update.plan import KnownEcu
 from gateway.update.ports import Fetcher, SetProgress
 from gateway.update.records import Record
-from gateway.wire.uptane import FileFacts, InstalledImage, InstallPolicy, InstallSet, MustMatch, UpdateReport
+from gateway.wire.uptane import (
+    DeltaOffer,
+    FileFacts,
+    InstalledImage,
+    InstallPolicy,
+    InstallSet,
+    MustMatch,
+    UpdateReport,
+)
 from tests.crash.disk import CrashFiles
 from tests.gateway.update.support import (
     BOOT_FILE,
@@ -43,6 +52,7 @@ from tests.gateway.update.support import (
     facts,
     fresh_disk,
     image_bytes,
+    open_xor,
     slot_installer,
 )
 
@@ -57,7 +67,15 @@ KNOWN = {
 OLD = image_bytes(1)
 
 
-def target(ecu: str, content: bytes, version: str, *, counter: int = 1, fallback: bytes = b"old") -> VerifiedTarget:
+def target(
+    ecu: str,
+    content: bytes,
+    version: str,
+    *,
+    counter: int = 1,
+    fallback: bytes = b"old",
+    deltas: tuple[DeltaOffer, ...] = (),
+) -> VerifiedTarget:
     """An image for any ECU of the vehicle, verified."""
     known = KNOWN[ecu]
     match = MustMatch(hardware_ids=(known.hardware_id,), release_counter=counter, kind=known.kind, version=version)
@@ -67,6 +85,7 @@ def target(ecu: str, content: bytes, version: str, *, counter: int = 1, fallback
         hardware_id=known.hardware_id,
         image=facts(f"{ecu}-{version}.img", content),
         must_match=match,
+        deltas=deltas,
         fallback=facts(f"{ecu}-old.img", fallback) if is_firmware else None,
         fallback_must_match=match if is_firmware else None,
     )
@@ -176,7 +195,6 @@ class World:
         self.clock = Ticking()
         self.source = Source()
         self.ecus = Ecus(runs={ecu: facts(f"{ecu}-old.img", b"old") for ecu in ECUS})
-        self.counters: dict[str, int] = {}
         self.sick: set[str] = set()  # images with which the vehicle is not healthy
         self.dead: set[str] = set()  # images that do not come up at all
         self.missing = ""  # of the vehicle's conditions
@@ -188,6 +206,17 @@ class World:
         self.starts = 0  # of the gateway
         self.limits = Limits()
         self.links = "any"
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Release counters that the vehicle must not go below; on the disk."""
+        path = DATA / "counters.json"
+        return msgspec.json.decode(self.disk.read(path), type=dict[str, int]) if self.disk.exists(path) else {}
+
+    def raise_counters(self, counters: dict[str, int]) -> None:
+        """As the verifier's floor does."""
+        highest = {ecu: max(counter, self.counters.get(ecu, 0)) for ecu, counter in counters.items()}
+        replace_content(self.disk, DATA / "counters.json", msgspec.json.encode({**self.counters, **highest}))
 
     def offer(self, wanted: VerifiedUpdate, *contents: bytes) -> VerifiedUpdate:
         """The cloud wants this; the contents are those of its targets, in order."""
@@ -247,7 +276,7 @@ class Run:
             directory=DATA,
             offload=in_place,
         )
-        self.installer = slot_installer(disk, slot)
+        self.installer = slot_installer(disk, slot, store=Shelf(disk), open_delta=open_xor)
         self.engine = UpdateEngine(
             EnginePorts(
                 clock=clock,
@@ -265,7 +294,7 @@ class Run:
                 reporter=self,
                 fetcher=lambda: world.source,
                 floor=lambda ecu: world.counters.get(ecu, 0),
-                raise_counters=self._raise_counters,
+                raise_counters=world.raise_counters,
                 backoff=Backoff(1.0, 60.0, lambda: 0.5),
                 boot_id=f"boot-{world.boots}",
                 run_id=f"run-{world.starts}",
@@ -295,10 +324,6 @@ class Run:
     def tell(self, report: UpdateReport) -> None:
         """See ``UpdateReporter``."""
         self.world.reports.append(report)
-
-    def _raise_counters(self, counters: dict[str, int]) -> None:
-        for ecu, counter in counters.items():
-            self.world.counters[ecu] = max(counter, self.world.counters.get(ecu, 0))
 
     def _on_attack(self, error: AttackError, ecus: Collection[str]) -> None:
         assert ecus
