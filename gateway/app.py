@@ -25,7 +25,7 @@ from gateway.can.ports import FrameSource
 from gateway.can.pythoncan import interface_names
 from gateway.collect import LoadedSchemes, Selector, load_schemes
 from gateway.collect.budget import BudgetKeeper
-from gateway.config import Config, status_socket_path
+from gateway.config import Config, load_config, status_socket_path
 from gateway.errors import ConfigError
 from gateway.link.backoff import Backoff
 from gateway.link.checkin import CertificateKeeper, CheckInSender, Downlink, Wishes
@@ -50,6 +50,7 @@ from gateway.wire.batch import Priority
 
 if TYPE_CHECKING:
     from gateway.diag.assembly import Diagnostics
+    from gateway.update.assembly import Updates
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,25 @@ def _check_bus(bus: BusConfig, number: int, base: Path) -> None:
         raise ConfigError(f"no interface is called {bus.interface!r}{hint}", where=f"$.buses[{number}].interface")
 
 
+def load_started(path: Path) -> Config:
+    """The configuration of a gateway that starts now: counts the start for whatever of it is on trial.
+
+    Raises:
+        GatewayError: the configuration is wrong, or the disk does not answer.
+    """
+    if path.with_name(f"{path.name}.trial").exists():  # the configuration itself, which may be unreadable
+        from gateway.update.payload_trial import before_start
+
+        if why := before_start(path):
+            log.error("configuration_put_back", extra={"why": why})
+    config = load_config(path)
+    if config.update.payloads:
+        from gateway.update.assembly import begin_payload_trials
+
+        begin_payload_trials(config, path.resolve().parent, apart_from=path.resolve())
+    return config
+
+
 def open_identity(config: Config, base: Path) -> Identity | None:
     """The identity the configuration names; None when the gateway only stores.
 
@@ -142,6 +162,7 @@ class Gateway:
         self.health = HealthBoard()
         self.manifest, self.loaded = load_inputs(config, base)
         self.diagnostics = self._diagnostics() if config.diagnostics.is_wanted or config.routing.rules else None
+        self.updates = self._updates() if config.update.is_wanted else None
         for error in self.loaded.errors:
             log.error("scheme_rejected", extra={"error": str(error)})
         if not self.loaded.schemes:
@@ -224,6 +245,8 @@ class Gateway:
             )
             components += self._orders(reporter, self.diagnostics)
             reporter.diagnostics = self.diagnostics.statistics
+        if self.updates is not None:
+            components += self._update_components(self.updates, reporter)
         components.append(Watchdog(manager, self.health, self.clock))
         if self.config.runtime.exit_when_replayed:
             components.append(_StopWhenEnded(collector, self.stop))
@@ -248,7 +271,10 @@ class Gateway:
             health=self.health,
             clock=self.clock,
             filtered_buses=frozenset(bus.name for bus in self.config.buses if bus.filters == "auto"),
-            observers=self.diagnostics.observers if self.diagnostics is not None else (),
+            observers=(
+                *(self.diagnostics.observers if self.diagnostics is not None else ()),
+                *(self.updates.observers if self.updates is not None else ()),
+            ),
         )
 
     def _writer(
@@ -288,6 +314,28 @@ class Gateway:
             health=self.health,
             software=software_version(),
         )
+
+    def _updates(self) -> Updates:
+        """Loaded only where it is configured."""
+        from gateway.update.assembly import Updates, ecu_reservation
+
+        updates = Updates(self.config, self.base, manifest=self.manifest, clock=self.clock, health=self.health)
+        if self.diagnostics is not None and self.config.update.ecus:
+            self.diagnostics.guard = lambda inner: ecu_reservation(updates, inner)
+        return updates
+
+    def _update_components(self, updates: Updates, reporter: Reporter) -> list[Component]:
+        kind = reporter.link_kind
+        components = updates.components(
+            self._client,
+            self.diagnostics.router if self.diagnostics is not None else None,
+            link_kind=kind.kind if kind is not None else lambda: "unknown",
+            stop=self.stop.set,
+        )
+        reporter.updates = updates.statistics
+        if reporter.wishes is not None and updates.service is not None:
+            reporter.wishes.updates = updates.service
+        return components
 
     def _orders(self, reporter: Reporter, diagnostics: Diagnostics) -> list[Component]:
         """What obeys the cloud; its orders come by check-ins and the WebSocket."""

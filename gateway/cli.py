@@ -10,11 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
 from gateway.errors import ConfigError, GatewayError, NotNowError, PeerError, TransportError
+
+if TYPE_CHECKING:
+    from dbc.manifest import Manifest
+    from gateway.config import Config
 
 _SAFE_URL = re.compile(r"https://[^/\s]|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/|$)")
 
@@ -50,9 +55,10 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     enrol.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
     enrol.set_defaults(run=_enrol)
 
+    update = commands.add_parser("update", help="ask about software updates, agree to one, cancel one")
     audit = commands.add_parser("audit", help="show or verify the log of diagnostic access")
     firewall = commands.add_parser("firewall", help="show or check the policy for diagnostic access")
-    audit.fill, firewall.fill = _fill_audit, _fill_firewall
+    audit.fill, firewall.fill, update.fill = _fill_audit, _fill_firewall, _fill_update
 
 
 class _Command(argparse.ArgumentParser):
@@ -83,6 +89,12 @@ def _fill_firewall(parser: argparse.ArgumentParser) -> None:
     from gateway.firewall.cli import add_firewall_commands
 
     add_firewall_commands(parser)
+
+
+def _fill_update(parser: argparse.ArgumentParser) -> None:
+    from gateway.update.cli import add_update_commands
+
+    add_update_commands(parser)
 
 
 def _seconds(text: str) -> float:
@@ -118,14 +130,13 @@ def _fail(error: BaseException, config: Path | None = None, *, transport: int = 
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from gateway.app import Gateway, run_until_signalled  # the other commands need none of it
-    from gateway.config import load_config
+    from gateway.app import Gateway, load_started, run_until_signalled  # the other commands need none of it
     from gateway.logs import set_up_logging
 
     set_up_logging(level=arguments.log_level, as_json=arguments.log_format == "json")
 
     async def main() -> None:
-        config = load_config(arguments.config)
+        config = load_started(arguments.config)
         await run_until_signalled(Gateway(config, arguments.config.resolve().parent))
 
     try:
@@ -156,6 +167,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
         base = arguments.config.resolve().parent
         manifest, loaded = load_inputs(config, base)
         inputs = load_diagnostic_inputs(config, base, manifest, SystemClock())
+        if config.update.is_wanted:
+            _check_updates(config, base, manifest)
     except GatewayError as error:
         return _fail(error, arguments.config)
     for wrong in loaded.errors:
@@ -176,9 +189,28 @@ def _check_config(arguments: argparse.Namespace) -> int:
         print(f"ecu       {ecu.name}: {ecu.logical_address:#06x} on {ecu.bus}")
     if inputs.rules.monitors:
         print(f"monitors  {len(inputs.rules.monitors)}")
+    for name, ecu_hardware in _updated(config):
+        print(f"update    {name}: {ecu_hardware}")
     for route in inputs.routing.routes:
         print(f"route     {route.name}: {route.source} to {', '.join(route.to)}")
     return os.EX_OK
+
+
+def _check_updates(config: Config, base: Path, manifest: Manifest) -> None:
+    """What ``[update]`` names is there and sound. Raises ``ConfigError``."""
+    from gateway.runtime import HealthBoard, SystemClock
+    from gateway.update.assembly import Updates
+
+    Updates(config, base, manifest=manifest, clock=SystemClock(), health=HealthBoard())
+
+
+def _updated(config: Config) -> list[tuple[str, str]]:
+    """What takes software: names and hardware ids."""
+    section = config.update
+    if not section.is_wanted:
+        return []
+    found = [(section.primary, section.hardware_id), *((ecu.name, ecu.hardware_id) for ecu in section.ecus)]
+    return found + [(p.name, f"{p.kind} {p.path}") for p in section.payloads]
 
 
 def _status(arguments: argparse.Namespace) -> int:

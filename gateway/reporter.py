@@ -52,6 +52,7 @@ class Reporter:
         self.uplink: Uplink | None = None
         self.wishes: Wishes | None = None
         self.diagnostics: Callable[[], dict[str, object]] = dict
+        self.updates: Callable[[], dict[str, object]] = dict
 
     async def check_in(self, is_last: bool) -> CheckIn:
         """The report as of now."""
@@ -110,5 +111,6 @@ class Reporter:
                 }
             },
             diagnostics=self.diagnostics(),
+            updates=self.updates(),
             clock_skew_ms=None if skew_ns is None else skew_ns // 1_000_000,
         )

@@ -35,6 +35,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     channels: dict[str, dict[str, int]] = {}
     clock_skew_ms: int | None = None
     diagnostics: dict[str, object] = {}  # statistics of its parts; only for people and tests
+    updates: dict[str, object] = {}  # likewise
 
 
 class StatusServer:
@@ -179,6 +180,24 @@ def _diagnostics(status: Status) -> list[str]:
     return [text, ""] if text else []
 
 
+def _updates(status: Status) -> list[str]:
+    """Where the update is, in a line or two."""
+    found = status.updates
+    if not found:
+        return []
+    report = found.get("report")
+    told = report if isinstance(report, dict) else {}
+    line = f"update  {found.get('stage', '')}"
+    if release := found.get("release"):
+        line += f"  release {release}  {told.get('percent', 0):.0f} %"
+    if wait := found.get("waits_for"):
+        line += f"  waits for {wait}"
+    lines = [line]
+    if error := found.get("error"):
+        lines.append(f"        last look failed: {error}")
+    return [*lines, ""]
+
+
 def status_text(status: Status) -> str:
     """A status for people."""
     report = status.report
@@ -202,6 +221,7 @@ def status_text(status: Status) -> str:
         ),
         "",
         *_diagnostics(status),
+        *_updates(status),
         "health  " + "  ".join(f"{name}: {state}" for name, state in report.health.items()),
         "",
         ledger_text(report.ledger),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,6 +38,7 @@ from gateway.firewall.can_origin import OriginWatch
 from gateway.firewall.can_router import CanRouter
 from gateway.firewall.can_rules import RoutingTable, load_routing
 from gateway.firewall.core import Firewall
+from gateway.firewall.ports import DiagnosticFirewall
 from gateway.firewall.setup import open_firewall, read_policy
 from gateway.firewall.state import VehicleFacts
 from gateway.runtime import Clock, Component, HealthBoard
@@ -136,6 +137,8 @@ class Diagnostics:
             *own_data,
         ]
         self._origins = OriginWatch(inputs.routing, manifest.buses, [bus.name for bus in config.buses])
+        #: Put around the firewall by whoever must keep testers out for a while.
+        self.guard: Callable[[DiagnosticFirewall], DiagnosticFirewall] = lambda inner: inner
         self.firewall: Firewall | None = None
         self.audit: AuditLog | None = None
         self.buses: DiagnosticBuses | None = None
@@ -201,7 +204,7 @@ class Diagnostics:
         )
         self.firewall, self.audit = firewall, audit
         buses = self.buses = DiagnosticBuses(self._config.buses, kernel=section.kernel_isotp)
-        watch = RefusalWatch(firewall)
+        watch = RefusalWatch(self.guard(firewall))
         self.router = Router(
             section.ecus,
             open_channel=buses.open_channel,

@@ -41,11 +41,19 @@ class OrderSink(Protocol):
         """Orders of a reply, which may have been offered before, and the cloud's time in it. Must not wait."""
 
 
+class UpdateHints(Protocol):
+    """Who looks for updates; ``gateway.update.service.UpdateService`` is one."""
+
+    def hint(self, mark: str) -> None:
+        """The mark of a reply, which may be the one before. Must not wait."""
+
+
 class Wishes:
     """Carries out what a ``CheckInReply`` asks for, whichever way it came."""
 
     def __init__(self, uplink: Uplink, desk: SpoolDesk, clock: Clock, orders: OrderSink | None = None) -> None:
         self._uplink, self._desk, self._clock, self.orders = uplink, desk, clock, orders
+        self.updates: UpdateHints | None = None
         self.clock_skew_ns: int | None = None
         self._is_skewed = False
         self.check_in_s: float | None = None
@@ -54,6 +62,8 @@ class Wishes:
         """Hand over orders, queue re-requests, forget confirmed evictions, have the manifest offered."""
         if self.orders is not None:
             self.orders.offer(reply.orders, reply.now_ns)
+        if self.updates is not None:
+            self.updates.hint(reply.update_mark)
         self.clock_skew_ns = self._clock.utc_ns() - reply.now_ns
         is_skewed = abs(self.clock_skew_ns) > CLOCK_SKEW_WARNING_NS
         if is_skewed and not self._is_skewed:

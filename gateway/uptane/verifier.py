@@ -153,11 +153,11 @@ class UptaneVerifier:
         """See ``gateway.update.ports.Verifier``."""
         return self._core.known()
 
-    async def raise_counters(self, counters: Mapping[str, int]) -> None:
+    def raise_counters(self, counters: Mapping[str, int]) -> None:
         """From now on each ECU takes no image with a lower release counter; call it once what runs is good.
 
         Also to be called at every start with what runs: it brings back counters that a damaged floor has lost. Never
-        lowers one.
+        lowers one. Blocking and short (a few syncs).
 
         Args:
             counters: release counter by ECU.
@@ -166,16 +166,19 @@ class UptaneVerifier:
             ValueError: a counter is negative or too big.
             TransportError: the disk refused; try again.
         """
-        async with self._turn:
-            await to_thread.run_sync(self._core.floor.raise_counters, dict(counters))
+        self._core.floor.raise_counters(dict(counters))
 
-    def counters(self) -> dict[str, int]:
-        """The lowest release counter that each ECU still accepts."""
-        return dict(self._core.floor.record.counters)
+    def counter(self, ecu: str) -> int:
+        """The lowest release counter that an ECU still accepts."""
+        return self._core.floor.record.counters.get(ecu, 0)
 
     def now_ns(self) -> int:
         """The best known time, for reports and windows."""
         return self._time.now_ns(self._core.floor.record)
+
+    def attested_ns(self) -> int:
+        """The highest time the Director has ever attested (UTC), 0 for none."""
+        return self._core.floor.record.time_ns
 
     def partial_bundle(self) -> PartialBundle | None:
         """What a Secondary with partial verification needs (V6); None before the first refresh."""
