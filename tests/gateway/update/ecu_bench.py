@@ -112,6 +112,9 @@ class CarEcu(EcuInMemory):
         for out in self.server.receive(pdu, functional=False, now_s=anyio.current_time()):
             self.later(0, out.pdu)
 
+    async def aclose(self) -> None:
+        """The ECU outlives whoever speaks to it."""
+
     def poll(self) -> None:
         self.bench.vehicle.now_s = anyio.current_time()
         for out in self.server.poll(anyio.current_time()):
