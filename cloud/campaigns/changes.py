@@ -22,7 +22,8 @@ MAX_REASON_CHARS = 400
 _RETRYABLE = """
 SELECT count(*) FROM assignments f
 JOIN campaign_vehicles m ON m.campaign_id = f.campaign_id AND m.vehicle_id = f.vehicle_id AND m.attempts = f.attempt
-WHERE f.campaign_id = :campaign AND f.state = 'failed' AND NOT f.is_rollback AND m.attempts < :max_attempts"""
+WHERE f.campaign_id = :campaign AND f.state = 'failed' AND NOT f.is_rollback
+AND f.phase IN (SELECT number FROM campaign_phases WHERE campaign_id = :campaign) AND m.attempts < :max_attempts"""
 
 # For each hardware id of a release the counter of its image; whole images only.
 _COUNTERS = """

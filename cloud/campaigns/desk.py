@@ -312,12 +312,7 @@ class CampaignDesk:
         if plan.dtc_gate is not None and row.started_ns is not None:
             through = max(p.assigned_through for p in phases)
             facts = await dtc_facts(
-                session,
-                row.id,
-                since_ns=row.started_ns,
-                now_ns=now_ns,
-                through=through,
-                min_others=plan.dtc_gate.min_others,
+                session, row.id, plan.dtc_gate, since_ns=row.started_ns, now_ns=now_ns, through=through
             )
             row.dtc_accepted = facts.updated
         return f"accepted: {counts[current.number].failures} failures, {row.dtc_accepted} vehicles with new codes"

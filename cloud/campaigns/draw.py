@@ -153,13 +153,18 @@ def candidates(plan: Plan, enrolled_since_ns: int | None = None) -> Any:
 def order_of(chosen: Any, seed: int) -> Any:
     """(id, position) of each row of ``chosen`` in the drawn order, positions from 1."""
     draw = func.outrider_draw
-    numbered = select(chosen, draw(literal(f"{seed}:").concat(chosen.c.id)).label("number")).subquery("numbered")
-    stratum = (numbered.c.is_critical, numbered.c.model, numbered.c.region, numbered.c.usage)
-    in_stratum = func.row_number().over(partition_by=stratum, order_by=(numbered.c.number, numbered.c.id))
-    size = func.count().over(partition_by=stratum)
+    with_number = select(chosen, draw(literal(f"{seed}:").concat(chosen.c.id)).label("number"))
+    numbered = with_number.cte("numbered").prefix_with("MATERIALIZED")
+    # One window for all three, so that the fleet is sorted by stratum once.
+    whole: dict[str, Any] = {
+        "partition_by": (numbered.c.is_critical, numbered.c.model, numbered.c.region, numbered.c.usage),
+        "order_by": (numbered.c.number, numbered.c.id),
+        "rows": (None, None),
+    }
+    in_stratum, size = func.row_number().over(**whole), func.count().over(**whole)
     # Where in its stratum's steps the first vehicle comes: the same for the whole stratum, another for each, so that
     # strata of one vehicle do not all come at the same place.
-    start = (func.max(numbered.c.number).over(partition_by=stratum) % SPREAD) * (1.0 / SPREAD)
+    start = (func.max(numbered.c.number).over(**whole) % SPREAD) * (1.0 / SPREAD)
     placed = select(
         numbered.c.id, numbered.c.is_critical, numbered.c.number, ((in_stratum - start) / size).label("place")
     ).subquery("placed")

@@ -280,12 +280,7 @@ class CampaignEngine:
         if plan.dtc_gate is not None and row.started_ns is not None:
             through = max(p.assigned_through for p in phases if p.kind == PhaseKind.ROLLOUT)
             dtc = await dtc_facts(
-                session,
-                row.id,
-                since_ns=row.started_ns,
-                now_ns=now_ns,
-                through=through,
-                min_others=plan.dtc_gate.min_others,
+                session, row.id, plan.dtc_gate, since_ns=row.started_ns, now_ns=now_ns, through=through
             )
         facts = Facts(
             now_ns=now_ns,

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.campaigns.core import DtcFacts, PhaseCounts
 from cloud.campaigns.model import PhaseKind, PhaseRow
+from cloud.campaigns.plan import DtcGate
 from gateway.wire.dtc import format_dtc
 
 DAY_NS = 86_400_000_000_000
@@ -17,9 +18,10 @@ WORST = 3
 
 _BY_STATE = "SELECT phase, state, count(*) FROM assignments WHERE campaign_id = :campaign GROUP BY phase, state"
 _SKIPPED = """
-SELECT p.number, m.skipped, count(*) FROM campaign_vehicles m
-JOIN campaign_phases p ON p.campaign_id = m.campaign_id AND p.kind = 'rollout' AND m.position BETWEEN p.first AND p.last
-WHERE m.campaign_id = :campaign AND m.skipped != '' GROUP BY p.number, m.skipped"""
+SELECT p.number, m.skipped, count(*) FROM campaign_vehicles m CROSS JOIN campaign_phases p
+WHERE m.campaign_id = :campaign AND m.skipped != '' AND m.skipped IN ('busy', 'gone')
+AND p.campaign_id = m.campaign_id AND p.kind = 'rollout' AND m.position BETWEEN p.first AND p.last
+GROUP BY p.number, m.skipped"""
 _MEMBERS = "SELECT count(*) FROM campaign_vehicles WHERE campaign_id = :campaign AND position BETWEEN :first AND :last"
 
 # Open, and nothing can be expected: not heard of since ``seen``, or offered or waiting in it since ``waiting``.
@@ -31,26 +33,27 @@ WHERE a.campaign_id = :campaign AND a.phase = :phase AND (
     (a.state IN ('assigned', 'offered') AND (coalesce(c.received_ns, 0) < :seen OR a.offered_ns < :waiting))
     OR (a.state = 'running' AND u.state = 'waiting' AND coalesce(a.started_ns, a.created_ns) < :waiting))"""
 
-_UPDATED = """
+# Codes first, by the time of their last change; vehicles are looked up from there.
+_FORWARD = "kind != 'rollback'"
+_UPDATED = f"""
 SELECT count(*), coalesce(sum(:now - finished_ns), 0) FROM assignments
-WHERE campaign_id = :campaign AND state = 'succeeded' AND NOT is_rollback"""
-_UPDATED_FAULTS = """
-FROM faults f
-JOIN assignments a ON a.vehicle_id = f.vehicle_id AND a.campaign_id = :campaign AND a.state = 'succeeded'
-    AND NOT a.is_rollback
-WHERE f.is_present AND f.changed_ns > :since AND f.first_ns > a.finished_ns AND (f.status & :confirmed) != 0"""
+WHERE campaign_id = :campaign AND state = 'succeeded'
+AND phase IN (SELECT number FROM campaign_phases WHERE campaign_id = :campaign AND {_FORWARD})"""
+_UPDATED_VEHICLE = """
+CROSS JOIN assignments a WHERE a.vehicle_id = f.vehicle_id AND +a.campaign_id = :campaign AND a.state = 'succeeded'
+AND NOT a.is_rollback AND (f.status & :confirmed) != 0"""
+_UPDATED_FAULTS = f"""
+FROM faults f {_UPDATED_VEHICLE} AND f.is_present = 1 AND f.changed_ns > :since AND f.first_ns > a.finished_ns"""
 _AFFECTED = f"SELECT count(DISTINCT f.vehicle_id) {_UPDATED_FAULTS}"
 _WORST = f"SELECT f.code, f.ecu, count(*) {_UPDATED_FAULTS} GROUP BY f.code, f.ecu ORDER BY 3 DESC, 1, 2 LIMIT {WORST}"
 _OTHER_FAULTS = """
-SELECT count(DISTINCT f.vehicle_id) FROM faults f
-JOIN campaign_vehicles m ON m.vehicle_id = f.vehicle_id AND m.campaign_id = :campaign AND m.attempts = 0
-WHERE f.is_present AND f.changed_ns > :since AND f.first_ns > :since AND (f.status & :confirmed) != 0"""
+SELECT count(DISTINCT f.vehicle_id) FROM faults f CROSS JOIN campaign_vehicles m
+WHERE m.vehicle_id = f.vehicle_id AND m.campaign_id = :campaign AND m.attempts = 0
+AND f.is_present = 1 AND f.changed_ns > :since AND f.first_ns > :since AND (f.status & :confirmed) != 0"""
 _OTHERS = "SELECT count(*) FROM campaign_vehicles WHERE campaign_id = :campaign AND position > :through"
-_FAULTS_BEFORE = """
-SELECT count(DISTINCT f.vehicle_id) FROM faults f
-JOIN assignments a ON a.vehicle_id = f.vehicle_id AND a.campaign_id = :campaign AND a.state = 'succeeded'
-    AND NOT a.is_rollback
-WHERE f.first_ns > :before AND f.first_ns <= :since AND (f.status & :confirmed) != 0"""
+_FAULTS_BEFORE = f"""
+SELECT count(DISTINCT f.vehicle_id) FROM faults f {_UPDATED_VEHICLE}
+AND f.is_present IN (0, 1) AND f.changed_ns > :before AND f.first_ns > :before AND f.first_ns <= :since"""
 
 
 async def phase_counts(session: AsyncSession, campaign: int, phases: list[PhaseRow]) -> dict[int, PhaseCounts]:
@@ -86,27 +89,27 @@ async def uncounted(
 
 
 async def dtc_facts(
-    session: AsyncSession, campaign: int, *, since_ns: int, now_ns: int, through: int, min_others: int
+    session: AsyncSession, campaign: int, gate: DtcGate, *, since_ns: int, now_ns: int, through: int
 ) -> DtcFacts:
     """New confirmed trouble codes of updated vehicles and of the others, since the campaign began.
 
     Args:
         session: to read with.
         campaign: its number.
+        gate: what they are for; with too few others, the time before the campaign is what to compare with.
         since_ns: when the campaign began.
         now_ns: now.
         through: up to this position vehicles have been assigned; the others are behind it.
-        min_others: with fewer others, the time before the campaign is what to compare with.
     """
     values: dict[str, Any] = {"campaign": campaign, "now": now_ns, "since": since_ns, "confirmed": CONFIRMED}
     vehicles, vehicle_ns = (await session.execute(text(_UPDATED), _only(_UPDATED, values))).one()
     if not vehicles:
         return DtcFacts()
     affected = await session.scalar(text(_AFFECTED), _only(_AFFECTED, values)) or 0
-    worst = (await session.execute(text(_WORST), _only(_WORST, values))).all() if affected else []
+    worst = (await session.execute(text(_WORST), _only(_WORST, values))).all() if affected >= gate.min_vehicles else []
     others = await session.scalar(text(_OTHERS), {"campaign": campaign, "through": through}) or 0
     elapsed_ns = max(1, now_ns - since_ns)
-    is_before = others < min_others
+    is_before = others < gate.min_others
     if is_before:
         values["before"] = since_ns - elapsed_ns
         seen = await session.scalar(text(_FAULTS_BEFORE), _only(_FAULTS_BEFORE, values)) or 0

@@ -13,7 +13,7 @@ from cloud.errors import InvalidInput, NotFound
 
 # A member's newest assignment: its last attempt, or the way back when there is one.
 _NEWEST = """
-(SELECT max(n.id) FROM assignments n WHERE n.vehicle_id = m.vehicle_id AND n.campaign_id = m.campaign_id)"""
+(SELECT max(n.id) FROM assignments n WHERE n.vehicle_id = m.vehicle_id AND +n.campaign_id = m.campaign_id)"""
 _FROM = f"""
 FROM campaign_vehicles m LEFT JOIN assignments a ON a.id = {_NEWEST}
 LEFT JOIN vehicle_updates u ON u.vehicle_id = m.vehicle_id AND u.assignment_id = a.id
@@ -27,13 +27,17 @@ SELECT m.vehicle_id, m.position, m.attempts, m.skipped, m.previous_release, a.st
 _FROM_STATE = f"""
 FROM assignments a JOIN campaign_vehicles m ON m.campaign_id = a.campaign_id AND m.vehicle_id = a.vehicle_id
 LEFT JOIN vehicle_updates u ON u.vehicle_id = m.vehicle_id AND u.assignment_id = a.id
-WHERE a.campaign_id = :campaign AND a.state = :state AND a.id = {_NEWEST}"""
+WHERE a.campaign_id = :campaign AND a.state = :state
+AND a.phase IN (SELECT number FROM campaign_phases WHERE campaign_id = :campaign)"""
+#: Only where vehicles may have several assignments in a campaign: it costs a look-up for each.
+_IS_NEWEST = f" AND a.id = {_NEWEST}"
+_HAS_MORE_THAN_ONE = "SELECT 1 FROM campaign_phases WHERE campaign_id = :campaign AND kind != 'rollout' LIMIT 1"
 
 
 async def list_members(
     db: Database, campaign_id: int, state: str, phase: int | None, search: str, limit: int, offset: int
 ) -> tuple[list[MemberView], int]:
-    """A page of the vehicles by their place in the order, and how many match.
+    """A page of the vehicles in the order in which they come, and how many match.
 
     Args:
         db: where they are.
@@ -65,9 +69,12 @@ async def list_members(
     async with db.read() as session:
         if await session.get(CampaignRow, campaign_id) is None:
             raise NotFound(f"there is no campaign {campaign_id}")
+        if state in STATES and await session.scalar(text(_HAS_MORE_THAN_ONE), {"campaign": campaign_id}):
+            source += _IS_NEWEST
         total = await session.scalar(text(f"SELECT count(*) {source}"), values) or 0
         page = {**values, "limit": limit, "offset": offset}
-        query = text(f"{_COLUMNS} {source} ORDER BY m.position LIMIT :limit OFFSET :offset")
+        order = "a.phase, a.id" if state in STATES else "m.position"
+        query = text(f"{_COLUMNS} {source} ORDER BY {order} LIMIT :limit OFFSET :offset")
         rows = (await session.execute(query, page)).mappings().all()
     return [_view(row) for row in rows], total
 

@@ -107,7 +107,7 @@ class MemberRow(Base):
     __tablename__ = "campaign_vehicles"
     __table_args__ = (
         Index("campaign_vehicles_by_position", "campaign_id", "position"),
-        Index("campaign_vehicles_skipped", "campaign_id", "skipped", sqlite_where=text("skipped != ''")),
+        Index("campaign_vehicles_skipped", "campaign_id", "skipped", "position", sqlite_where=text("skipped != ''")),
         Index("campaign_vehicles_by_vehicle", "vehicle_id"),
         {"sqlite_with_rowid": False},
     )

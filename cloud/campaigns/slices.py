@@ -3,6 +3,8 @@
 A slice bounds how long the database is held, not what is decided: vehicles are never listed. Within a slice the steps
 are: who is no longer there, who must give way to this campaign, who is busy with something else, and an assignment for
 each of the others.
+
+A plus before a column keeps the planner from an index on it: it would walk through the whole campaign for each vehicle.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ AND NOT EXISTS (SELECT 1 FROM vehicles v WHERE v.id = campaign_vehicles.vehicle_
 _GIVE_WAY = f"""
 UPDATE assignments SET state = 'superseded', finished_ns = :now, detail = :detail
 WHERE {OPEN} AND state != 'running' AND NOT is_rollback
-AND campaign_id IN (SELECT id FROM campaigns WHERE priority < :priority)
+AND +campaign_id IN (SELECT id FROM campaigns WHERE priority < :priority)
 AND vehicle_id IN (SELECT vehicle_id FROM campaign_vehicles WHERE {IN_SLICE})"""
 
 _BUSY = f"UPDATE campaign_vehicles SET skipped = 'busy' WHERE {IN_SLICE} AND skipped = '' AND {_IS_OPEN}"
@@ -53,7 +55,7 @@ INSERT INTO assignments
     (vehicle_id, release_id, campaign_id, phase, attempt, is_rollback, state, policy, created_ns, created_by,
      detail, attack)
 SELECT m.vehicle_id, {release}, :campaign, {phase}, m.attempts, {is_rollback}, 'assigned', :policy, :now, :by, '', ''
-FROM campaign_vehicles m WHERE m.campaign_id = :campaign AND {which} ORDER BY m.vehicle_id"""
+FROM campaign_vehicles m WHERE m.campaign_id = :campaign AND {which} ORDER BY +m.vehicle_id"""
 
 _ASSIGN_SLICE = _ASSIGN.format(
     release=":release",
@@ -62,26 +64,32 @@ _ASSIGN_SLICE = _ASSIGN.format(
     which="m.position BETWEEN :first AND :last AND m.skipped = '' AND m.attempts = 1",
 )
 
-# A mark that lives within one transaction: these are the ones of the slice that get an assignment.
+# A mark that lives within one transaction: these are the ones of the slice that get an assignment. That the mark is not
+# empty is said for the partial index.
+_MARKED = """SELECT s.vehicle_id FROM campaign_vehicles s
+    WHERE s.campaign_id = :campaign AND s.skipped = 'free' AND s.skipped != ''"""
 _ASSIGN_MARKED = _ASSIGN.format(
     release=":release",
     phase="coalesce(:phase, (SELECT p.number FROM campaign_phases p WHERE p.campaign_id = m.campaign_id"
     " AND p.kind = 'rollout' AND m.position BETWEEN p.first AND p.last))",
     is_rollback=0,
-    which="m.skipped = 'free'",
+    which=f"m.vehicle_id IN ({_MARKED})",
 )
-_UNMARK = "UPDATE campaign_vehicles SET skipped = '' WHERE campaign_id = :campaign AND skipped = 'free'"
+_UNMARK = (
+    "UPDATE campaign_vehicles SET skipped = '' WHERE campaign_id = :campaign AND skipped = 'free' AND skipped != ''"
+)
 
 _FREE = f"""
 UPDATE campaign_vehicles SET skipped = 'free', attempts = 1, previous_release = {_PREVIOUS}
 WHERE campaign_id = :campaign AND skipped = 'busy' AND vehicle_id IN (
-    SELECT b.vehicle_id FROM campaign_vehicles b WHERE b.campaign_id = :campaign AND b.skipped = 'busy'
+    SELECT b.vehicle_id FROM campaign_vehicles b
+    WHERE b.campaign_id = :campaign AND b.skipped = 'busy' AND b.skipped != ''
     AND NOT EXISTS (SELECT 1 FROM assignments a WHERE a.vehicle_id = b.vehicle_id AND a.{OPEN})
     AND EXISTS (SELECT 1 FROM vehicles v WHERE v.id = b.vehicle_id AND v.state = 'enrolled') LIMIT :limit)"""
 
 #: Whether the newest attempt of a member ended in a way that another one may better.
 RETRYABLE = """EXISTS (SELECT 1 FROM assignments f WHERE f.vehicle_id = campaign_vehicles.vehicle_id
-    AND f.campaign_id = campaign_vehicles.campaign_id AND f.attempt = campaign_vehicles.attempts
+    AND +f.campaign_id = campaign_vehicles.campaign_id AND f.attempt = campaign_vehicles.attempts
     AND NOT f.is_rollback AND f.state = 'failed')"""
 
 _MARK_FAILED = f"""
@@ -91,7 +99,7 @@ AND EXISTS (SELECT 1 FROM vehicles v WHERE v.id = campaign_vehicles.vehicle_id A
 
 # Whoever runs the release's images, or may be about to.
 _HAS_IT = """(EXISTS (SELECT 1 FROM assignments s WHERE s.vehicle_id = campaign_vehicles.vehicle_id
-        AND s.campaign_id = campaign_vehicles.campaign_id AND NOT s.is_rollback
+        AND +s.campaign_id = campaign_vehicles.campaign_id AND NOT s.is_rollback
         AND s.state IN ('succeeded', 'offered', 'running'))
     OR EXISTS (SELECT 1 FROM vehicle_ecus e JOIN images i ON i.sha256 = e.sha256
         JOIN release_images ri ON ri.image_id = i.id
@@ -106,22 +114,26 @@ AND EXISTS (SELECT 1 FROM vehicles v WHERE v.id = campaign_vehicles.vehicle_id A
 _STOP_SLICE = f"""
 UPDATE assignments SET state = CASE state WHEN 'assigned' THEN 'cancelled' ELSE 'superseded' END,
     finished_ns = :now, detail = :detail
-WHERE {OPEN} AND campaign_id = :campaign AND NOT is_rollback
+WHERE {OPEN} AND +campaign_id = :campaign AND NOT is_rollback
 AND vehicle_id IN (SELECT vehicle_id FROM campaign_vehicles WHERE {IN_SLICE})"""
 
 _UNMARK_BUSY = f"{_UNMARK} AND {_IS_OPEN}"
 
-_ASSIGN_BACK = _ASSIGN.format(release=_GOES_BACK_TO, phase=":phase", is_rollback=1, which="m.skipped = 'free'")
+_ASSIGN_BACK = _ASSIGN.format(
+    release=_GOES_BACK_TO, phase=":phase", is_rollback=1, which=f"m.vehicle_id IN ({_MARKED})"
+)
 
 _SWEEP = """
 UPDATE assignments SET state = 'cancelled', finished_ns = :now, detail = :detail WHERE id IN (
     SELECT id FROM assignments WHERE campaign_id = :campaign AND NOT is_rollback
+    AND phase IN (SELECT number FROM campaign_phases WHERE campaign_id = :campaign)
     AND state IN ({states}) LIMIT :limit)"""
 
 _TIMED_OUT = """
 UPDATE assignments SET state = 'failed', finished_ns = :now, detail = :detail WHERE id IN (
     SELECT a.id FROM assignments a LEFT JOIN vehicle_updates u ON u.vehicle_id = a.vehicle_id AND u.assignment_id = a.id
     WHERE a.campaign_id = :campaign AND a.state = 'running'
+    AND a.phase IN (SELECT number FROM campaign_phases WHERE campaign_id = :campaign)
     AND max(coalesce(u.reported_ns, 0), coalesce(a.started_ns, a.offered_ns, a.created_ns)) < :silent_since
     LIMIT :limit)"""
 
