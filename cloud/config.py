@@ -194,7 +194,7 @@ class Campaigns(Section, frozen=True):
 
     tick_s: float = 5.0  # how often all campaigns are looked at
     recount_s: float = 60.0  # how often what changes slowly is counted: silence, time-outs, late joiners
-    slice_vehicles: int = 10_000  # assigned in one transaction; ingest waits for it
+    slice_vehicles: int = 5_000  # assigned in one transaction; ingest waits for it
     slices_per_tick: int = 1  # of one campaign
     needs_approval: bool = True  # by an admin
     four_eyes: bool = False  # who approves must not be who has made it
