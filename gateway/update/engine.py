@@ -18,20 +18,21 @@ from bootctl.model import BootControl, BootControlError, BootState
 from gateway.errors import GatewayError, NotNowError, PeerError, TransportError
 from gateway.link.backoff import Backoff
 from gateway.runtime import Clock
-from gateway.update import machine
+from gateway.update import machine, transitions
 from gateway.update.blocking import Offload, in_thread
 from gateway.update.conditions import Conditions
 from gateway.update.health import HealthWatch
 from gateway.update.journal import CANCELLABLE, Journal, Stage
-from gateway.update.machine import Limits, View, decide
+from gateway.update.machine import View, decide
 from gateway.update.model import AttackError, InstallError, VerifiedTarget, VerifiedUpdate
 from gateway.update.payload import PayloadInstaller
-from gateway.update.plan import FIRMWARE, ROOTFS, KnownEcu, Step, check_update, update_key, without
+from gateway.update.plan import FIRMWARE, ROOTFS, KnownEcu, Step, check_update, files_of, update_key, without
 from gateway.update.ports import Fetcher, Installer, Rebooter, SetInstaller, UpdateReporter
 from gateway.update.progress import EcuMark, Meter, report_of
 from gateway.update.records import Record
 from gateway.update.slot import SlotInstaller
-from gateway.wire.uptane import InstalledImage, UpdateReport
+from gateway.update.transitions import Limits
+from gateway.wire.uptane import FileFacts, InstalledImage, UpdateReport
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class EnginePorts:
     """Everything the engine needs from around it.
 
     ``raise_counters`` and ``floor`` are the verifier's (release counters by ECU); ``fetcher`` gives the one to use now;
-    ``on_attack`` notes an attack for the next manifest. ``boot`` and ``slot`` are None where there are no slots.
+    ``on_attack`` notes an attack for the next manifest; ``keep`` (blocking) tells the store which files an update needs
+    until the next one begins. ``boot`` and ``slot`` are None where there are no slots.
     """
 
     clock: Clock
@@ -67,6 +69,7 @@ class EnginePorts:
     ecu_image: Callable[[str], Awaitable[InstalledImage | None]] | None = None  # what an ECU runs, as ``Installer``
     payloads: PayloadInstaller | None = None
     on_attack: Callable[[AttackError, Collection[str]], None] = field(default=lambda error, ecus: None)
+    keep: Callable[[Sequence[FileFacts]], None] = field(default=lambda files: None)
     limits: Limits = field(default_factory=Limits)
     report_s: float = 10.0
     offload: Offload = in_thread
@@ -124,7 +127,7 @@ class UpdateEngine:
     async def told(self) -> None:
         """The cloud has taken a manifest made after the journal's last change."""
         if not self.journal.is_told:
-            await self._save(machine.told(self.journal))
+            await self._save(transitions.told(self.journal))
 
     async def installed(self) -> dict[str, InstalledImage | None]:
         """What every ECU and payload runs, as far as it can be proved now; None: it does not answer."""
@@ -148,7 +151,7 @@ class UpdateEngine:
             return IDLE_S
         try:
             if not self._has_resumed:
-                await self._save(machine.resumed(self.journal, await self._offload(self._moved_bytes)))
+                await self._save(transitions.resumed(self.journal, await self._offload(self._moved_bytes)))
                 self._has_resumed = True
             action = decide(self.journal, await self._view(), self._ports.limits)
             pause_s = await self._do(action)
@@ -187,35 +190,35 @@ class UpdateEngine:
         boot_id, monotonic_ns = self._ports.boot_id, self._clock.monotonic_ns()
         match action:
             case machine.Advance(to):
-                await self._save(machine.advanced(journal, to, now_ns))
+                await self._save(transitions.advanced(journal, to, now_ns))
             case machine.Stop(end, detail):
                 log.warning("update_stopped", extra={"end": end, "reason": detail})
-                await self._save(machine.stopped(journal, end, detail, now_ns))
+                await self._save(transitions.stopped(journal, end, detail, now_ns))
             case machine.Adopt():
                 slot = (await self._offload(self._boot().read)).current
                 log.warning("update_unexplained_trial", extra={"slot": slot})
                 self._ports.health.reset()
-                await self._save(machine.adopted(journal, slot, boot_id, monotonic_ns, now_ns))
+                await self._save(transitions.adopted(journal, slot, boot_id, monotonic_ns, now_ns))
             case machine.Seen():
                 self._ports.health.reset()
                 if self._ports.slot is not None:
                     self._ports.slot.forget_booted()
-                await self._save(machine.trial_begun(journal, boot_id, monotonic_ns, now_ns))
+                await self._save(transitions.trial_begun(journal, boot_id, monotonic_ns, now_ns))
             case machine.MarkGood():
                 if self._ports.boot is not None and journal.trial.new_slot:
                     await self._offload(self._ports.boot.mark_good)
                 log.info("update_good", extra={"slot": journal.trial.new_slot})
-                await self._save(machine.advanced(journal, Stage.CONFIRM, now_ns))
+                await self._save(transitions.advanced(journal, Stage.CONFIRM, now_ns))
             case machine.GiveUp(reason):
                 log.error("update_not_well", extra={"reason": reason})
-                await self._save(machine.given_up(journal, reason, now_ns), must=False)
+                await self._save(transitions.given_up(journal, reason, now_ns), must=False)
             case machine.GoBack(slot):
                 await self._offload(partial(self._boot().switch, slot))
             case machine.Bury(slot, reason):
                 await self._bury(slot, reason)
             case machine.RaiseCounters(targets):
                 await self._offload(partial(self._confirm, targets))
-                await self._save(machine.confirmed(self.journal, now_ns))
+                await self._save(transitions.confirmed(self.journal, now_ns))
             case _:
                 raise TypeError(f"nobody carries out {action}")
 
@@ -225,19 +228,21 @@ class UpdateEngine:
             await self._offload(partial(check_update, update, self._ports.known, self._ports.floor))
         except InstallError as error:
             log.error("update_refused", extra={"assignment": update.assignment, "error": str(error)})
-            await self._save(machine.refused(journal, update, key, str(error), now_ns))
+            await self._save(transitions.refused(journal, update, key, str(error), now_ns))
             return
         have = await self.installed()
         done = frozenset(t.ecu for t in update.targets if _is_there(have.get(t.ecu), t))
         log.info("update_begun", extra={"assignment": update.assignment, "ecus": len(update.targets) - len(done)})
         self._ports.backoff.succeeded()
         self._marks.clear()
-        await self._save(machine.begun(journal, without(update, done), key, now_ns))
+        left = without(update, done)
+        await self._offload(partial(self._ports.keep, files_of(left)))
+        await self._save(transitions.begun(journal, left, key, now_ns))
 
     async def _carry_out(self, step: Step, *, is_install: bool) -> float:
         self._meter.begin(sum(target.image.length for target in step.targets))
         if is_install:
-            await self._save(machine.step_begun(self.journal, step))
+            await self._save(transitions.step_begun(self.journal, step))
         work = self._install if is_install else self._prepare
         try:
             with anyio.CancelScope() as scope:
@@ -262,14 +267,14 @@ class UpdateEngine:
         self._ports.backoff.succeeded()
         if is_install:
             used = self._ports.slot.used_delta if step.kind == ROOTFS and self._ports.slot is not None else None
-            await self._save(machine.step_done(self.journal, step, used))
+            await self._save(transitions.step_done(self.journal, step, used))
         else:
-            await self._save(machine.prepared(self.journal, step))
+            await self._save(transitions.prepared(self.journal, step))
         return 0.0
 
     async def _failed(self, step: Step, detail: str, *, attack: str = "") -> float:
         log.error("update_step_failed", extra={"step": step.name, "error": detail, "attack": attack})
-        failed = machine.step_failed(
+        failed = transitions.step_failed(
             self.journal, step, detail, self._clock.utc_ns(), self._ports.limits, attack=attack
         )
         await self._save(failed)
@@ -300,9 +305,9 @@ class UpdateEngine:
                 await self._installer(step.kind).restore(step.targets[0])
         except (GatewayError, BootControlError, OSError) as error:
             log.error("update_restore_failed", extra={"step": step.name, "error": str(error)})
-            await self._save(machine.restore_failed(self.journal, step, str(error), self._ports.limits))
+            await self._save(transitions.restore_failed(self.journal, step, str(error), self._ports.limits))
             return self._later()
-        await self._save(machine.restored(self.journal, step))
+        await self._save(transitions.restored(self.journal, step))
         return 0.0
 
     async def _activate(self, target: VerifiedTarget) -> float:
@@ -312,7 +317,7 @@ class UpdateEngine:
         try:
             new = await self._offload(partial(slot.slot_holding, target))
             old = (await self._offload(self._boot().read)).current
-            await self._save(machine.slot_chosen(self.journal, (old, new or "")))
+            await self._save(transitions.slot_chosen(self.journal, (old, new or "")))
             await slot.activate(target)
         except (InstallError, BootControlError) as error:
             return await self._failed(Step(ROOTFS, (target,)), str(error))
@@ -321,10 +326,10 @@ class UpdateEngine:
     async def _start(self, is_reboot: bool, reason: str) -> float:
         log.warning("update_reboots" if is_reboot else "update_restarts", extra={"reason": reason})
         if self.journal.is_open:
-            asked = machine.start_asked(self.journal, self._ports.boot_id, self._ports.run_id)
+            asked = transitions.start_asked(self.journal, self._ports.boot_id, self._ports.run_id)
             await self._save(asked, must=False)
         else:
-            await self._save(machine.restarted(self.journal))
+            await self._save(transitions.restarted(self.journal))
         self._report(is_due=True)
         rebooter = self._ports.rebooter
         await (rebooter.reboot if is_reboot else rebooter.restart)(reason)
@@ -337,7 +342,7 @@ class UpdateEngine:
         except BootControlError as error:  # refused: the loader will not take it before the running one
             log.error("update_slot_not_buried", extra={"slot": slot, "error": str(error)})
         log.error("update_rolled_back", extra={"slot": slot, "reason": reason})
-        await self._save(machine.buried(self.journal, reason, self._clock.utc_ns()))
+        await self._save(transitions.buried(self.journal, reason, self._clock.utc_ns()))
 
     def _confirm(self, targets: Sequence[VerifiedTarget]) -> None:
         """The floor rises first: after that there is no way back, and nothing that would need one."""

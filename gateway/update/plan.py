@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from gateway.update.model import InstallError, VerifiedTarget, VerifiedUpdate
-from gateway.wire.uptane import KINDS, InstallSet
+from gateway.wire.uptane import KINDS, FileFacts, InstallSet
 
 ROOTFS, FIRMWARE = "rootfs", "firmware"
 
@@ -65,8 +65,16 @@ def check_update(update: VerifiedUpdate, known: Mapping[str, KnownEcu], floor: C
         raise InstallError("an ECU is named twice")
     for target in update.targets:
         _check_target(target, known, floor)
+    for one in update.sets:
+        stuck = [t.ecu for t in update.targets if t.ecu in one.ecus and t.fallback is None and _is_firmware(t)]
+        if stuck and len(one.ecus) > 1:
+            raise InstallError(f"the set could not be put back: there is no old image for {', '.join(stuck)}")
     if missing := set(in_sets) - set(names):
         raise InstallError(f"sets name ECUs without an image: {', '.join(sorted(missing))}")
+
+
+def _is_firmware(target: VerifiedTarget) -> bool:
+    return target.must_match.kind == FIRMWARE
 
 
 def _check_target(target: VerifiedTarget, known: Mapping[str, KnownEcu], floor: Callable[[str], int]) -> None:
@@ -90,6 +98,13 @@ def without(update: VerifiedUpdate, done: frozenset[str]) -> VerifiedUpdate:
     kept = [tuple(ecu for ecu in one.ecus if ecu in left) for one in update.sets]
     sets = tuple(InstallSet(ecus=ecus) for ecus in kept if ecus)
     return msgspec.structs.replace(update, targets=targets, sets=sets)
+
+
+def files_of(update: VerifiedUpdate) -> list[FileFacts]:
+    """What is kept on this machine until the update is over: everything but full root file systems."""
+    files = [t.image for t in update.targets if t.must_match.kind != ROOTFS]
+    files += [t.fallback for t in update.targets if t.fallback is not None]
+    return files + [offer.delta for t in update.targets for offer in t.deltas]
 
 
 def set_targets(update: VerifiedUpdate, index: int) -> tuple[VerifiedTarget, ...]:

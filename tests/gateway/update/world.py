@@ -24,13 +24,13 @@ from gateway.update.config import PayloadSection
 from gateway.update.engine import EnginePorts, UpdateEngine
 from gateway.update.health import HealthWatch
 from gateway.update.journal import Journal
-from gateway.update.machine import Limits
 from gateway.update.model import AttackError, InstallError, VerifiedTarget, VerifiedUpdate
 from gateway.update.payload import PayloadInstaller
 from gateway.update.payload_trial import before_start
 from gateway.update.plan import KnownEcu
 from gateway.update.ports import Fetcher, SetProgress
 from gateway.update.records import Record
+from gateway.update.transitions import Limits
 from gateway.wire.uptane import (
     DeltaOffer,
     FileFacts,
