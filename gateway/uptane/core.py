@@ -151,7 +151,7 @@ class Core:
                 yield from image.load_timestamp()
                 yield from image.load_snapshot()
                 yield from image.load_targets()
-                comparison = Comparison(image, self._ecus, self.floor.record.counters)
+                comparison = Comparison(image, self._ecus, dict(self.floor.record.counters))
                 found = yield from comparison.verify(orders)
             update = msgspec.structs.replace(update, targets=found)
         return self._keep(Known(basis=basis, update=update))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from pathlib import Path
 
 import msgspec
@@ -73,7 +74,10 @@ def unseal(data: bytes) -> bytes:
 
 
 class Floor:
-    """The record and its two copies on disk. ``record`` is changed in place, then ``save``."""
+    """The record and its two copies on disk. ``record`` is changed in place, then ``save``.
+
+    Counters may be raised while a refresh runs in another thread; all else is changed by one at a time.
+    """
 
     def __init__(self, files: Files, directory: Path) -> None:
         """Read it.
@@ -82,6 +86,7 @@ class Floor:
         it can from metadata that still verifies.
         """
         self._files = files
+        self._lock = threading.Lock()
         self._paths = (directory / "a", directory / "b")
         found = [self._load(path) for path in self._paths]
         good = [record for record in found if isinstance(record, FloorRecord)]
@@ -110,6 +115,10 @@ class Floor:
         Raises:
             TransportError: the disk refused; nothing that depends on it may be trusted.
         """
+        with self._lock:
+            self._save()
+
+    def _save(self) -> None:
         if msgspec.json.encode(self.record) == self._saved:
             return
         self.record.sequence += 1
@@ -132,5 +141,8 @@ class Floor:
         for ecu, counter in counters.items():
             if not 0 <= counter <= MAX_VERSION:
                 raise ValueError(f"release counter {counter} of {ecu}")
-            self.record.counters[ecu] = max(counter, self.record.counters.get(ecu, 0))
-        self.save()
+        with self._lock:
+            raised = {ecu: max(counter, self.record.counters.get(ecu, 0)) for ecu, counter in counters.items()}
+            # A new dict: another thread may be walking through the old one.
+            self.record.counters = self.record.counters | raised
+            self._save()

@@ -121,17 +121,17 @@ class TrustedRepository:
     def load_roots(self) -> Steps[None]:
         """CR1 to CR3: one Root after the other, each signed by the one before and by itself."""
         self._meet_root_mark()
-        for _ in range(MAX_ROOTS):
+        while True:
             version = self.root.version + 1
             if self._load_stored_root(version):
                 continue
+            if len(self._kept_roots) >= MAX_ROOTS:
+                raise AttackError("endless data", "CR1", f"{self.name}: more than {MAX_ROOTS} new roots at once")
             data = yield from self._fetch(f"{version}.root.json", MAX_ROOT_BYTES, rules_of("root"))
             if data is None:
                 break
             self._update_root(data)
             self._kept_roots[version] = data
-        else:
-            raise AttackError("endless data", "CR1", f"{self.name}: more than {MAX_ROOTS} new roots at once")
         mark = self._marks.marks.get("root")
         if mark is not None and self.root.version < mark.version:
             text = f"{self.name}: root {mark.version} was trusted, but only {self.root.version} can be had"
