@@ -169,6 +169,7 @@ class Repository:
         for role in roles:
             old = self.root.roles[role]
             self.set_keys(role, [new_key() for _ in old.keyids], old.threshold)
+        self._drafts |= {"targets"} & set(roles)
         self.publish_root(also=before)
 
     def publish_root(self, also: Iterable[CryptoSigner] = (), *, first: bool = False) -> bytes:

@@ -67,4 +67,4 @@ class Vehicle:
 
     def raise_counters(self, **counters: int) -> None:
         """As after a good installation."""
-        anyio.run(self.verifier.raise_counters, {name.replace("_", "-"): value for name, value in counters.items()})
+        self.verifier.raise_counters({name.replace("_", "-"): value for name, value in counters.items()})
