@@ -151,6 +151,8 @@ class DownloadStore:
             return True
         with closing(self._files.open(path)) as content:
             if is_whole(content, file):
+                for name in _leftovers(self._path(file, RECORD)):
+                    self._files.remove(name)
                 self._checked.add(_key(file))
                 return True
         log.error("stored_file_damaged", extra={"file": file.filename, "path": str(path)})
@@ -324,7 +326,8 @@ class _Work:
             raise OSError(errno.EIO, "the disk does not give back what was written")
         self._files.replace(self._part, self._whole)
         self._files.sync_directory(self._whole.parent)
-        self._files.remove(self._record)
+        for name in _leftovers(self._record):
+            self._files.remove(name)
 
     def drop(self) -> None:
         """Give back the room."""
@@ -336,6 +339,11 @@ class _Work:
     def close(self) -> None:
         """Close the file; it stays."""
         self._out.close()
+
+
+def _leftovers(record: Path) -> tuple[Path, Path]:
+    """What a whole file needs no longer: its record, and one that a cut kept from becoming it."""
+    return record, record.with_name(f".{record.name}.new")
 
 
 def _key(file: FileFacts) -> tuple[str, int, frozenset[tuple[str, str]]]:

@@ -367,7 +367,7 @@ async def test_a_certificate_replaced_in_the_middle_does_not_break_a_download(id
         assert got == IMAGE
 
 
-async def test_t1_attested_time_is_handed_on_as_it_came(identity: Path) -> None:
+async def test_v2_attested_time_is_asked_for_and_handed_on_as_it_came(identity: Path) -> None:
     answer = Signed(payload=b"t", signatures=(Signature(key_id="k", method="ed25519", value=b"v"),))
     async with fetching(whole(msgspec.json.encode(answer)), identity) as rig:
         assert await rig.fetcher.attested_time(TimeRequest(b"n" * 32)) == answer

@@ -57,7 +57,7 @@ async def test_a_bundle_gives_what_the_cloud_would(stick: Path) -> None:
     assert await taken(fetcher, facts(), 700_001) == IMAGE[700_001:]
 
 
-async def test_d6_a_stick_for_several_vehicles_gives_each_its_own_and_mixes_nothing(stick: Path) -> None:
+async def test_a_stick_for_several_vehicles_gives_each_its_own_and_mixes_nothing(stick: Path) -> None:
     (stick / "director/VIN2").mkdir()
     (stick / "director/VIN2/timestamp.json").write_bytes(b"of VIN2")
     (stick / "director/2.root.json").write_bytes(b"of nobody")
