@@ -24,7 +24,7 @@ SELECT m.vehicle_id, m.position, m.attempts, m.skipped, m.previous_release, a.st
     (SELECT p.number FROM campaign_phases p WHERE p.campaign_id = m.campaign_id AND p.kind = 'rollout'
      AND m.position BETWEEN p.first AND p.last) AS own_phase"""
 # In a state: start from the assignments, by their index.
-_FROM_STATE = f"""
+_FROM_STATE = """
 FROM assignments a JOIN campaign_vehicles m ON m.campaign_id = a.campaign_id AND m.vehicle_id = a.vehicle_id
 LEFT JOIN vehicle_updates u ON u.vehicle_id = m.vehicle_id AND u.assignment_id = a.id
 WHERE a.campaign_id = :campaign AND a.state = :state

@@ -14,6 +14,7 @@ from cloud.auth.middleware import actor_of, role
 from cloud.auth.model import Operator, Role
 from cloud.campaigns.core import Action
 from cloud.campaigns.desk import ActionOrder
+from cloud.campaigns.forecast import Forecast
 from cloud.campaigns.members import list_members
 from cloud.campaigns.plan import Plan
 from cloud.campaigns.running import FleetCampaigns
@@ -61,6 +62,18 @@ async def add_campaign(request: AnyRequest, services: Injected, data: JSONBody[P
 async def count_campaign(services: Injected, data: JSONBody[Plan]) -> Selected:
     """Checks a plan and counts: members, the size of each phase, strata, and who is left out and why."""
     return await services.campaigns.desk.count(data)
+
+
+@post("/campaigns/forecast", opt=role(Role.OPERATOR), status_code=200, tags=TAGS, summary="When would it be over")
+async def forecast_plan(services: Injected, data: JSONBody[Plan]) -> Forecast:
+    """Time and data of a plan, from how often its vehicles have been heard of lately."""
+    return await services.campaigns.forecaster.of_plan(data)
+
+
+@get("/campaigns/{campaign_id:int}/forecast", opt=role(Role.VIEWER), tags=TAGS, summary="When will it be over")
+async def forecast_campaign(services: Injected, campaign_id: CampaignId) -> Forecast:
+    """Time and data still to come; from measured times as soon as enough vehicles have reported."""
+    return await services.campaigns.forecaster.of_campaign(campaign_id)
 
 
 @get("/campaigns/{campaign_id:int}", opt=role(Role.VIEWER), tags=TAGS, summary="One campaign")
@@ -173,6 +186,8 @@ CAMPAIGN_ROUTES = [
     list_campaigns,
     add_campaign,
     count_campaign,
+    forecast_plan,
+    forecast_campaign,
     get_campaign,
     change_campaign,
     list_campaign_vehicles,

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from cloud.campaigns.desk import CampaignDesk
 from cloud.campaigns.engine import CampaignEngine
+from cloud.campaigns.forecast import Forecaster
 from cloud.clock import Clock
 from cloud.config import CloudConfig
 from cloud.db import Database
@@ -40,6 +41,7 @@ class FleetCampaigns:
 
     engine: CampaignEngine
     desk: CampaignDesk
+    forecaster: Forecaster
     hub: Hub[str, str]  # by campaign number, and ``ALL``: the campaign whose ``mark`` is another one
     tick_s: float
     heartbeat_s: float
@@ -52,6 +54,7 @@ class FleetCampaigns:
         return FleetCampaigns(
             engine=engine,
             desk=CampaignDesk(db, clock, config.campaigns, engine),
+            forecaster=Forecaster(db, clock, config.campaigns),
             hub=Hub(clients_max=config.live.clients_max, entries_max=config.live.client_queue_max),
             tick_s=config.campaigns.tick_s,
             heartbeat_s=config.live.heartbeat_s,

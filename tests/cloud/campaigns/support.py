@@ -193,6 +193,19 @@ class Fleet:
             )
         return [str(row[0]) for row in rows]
 
+    async def fault(self, vehicle: str, code: int, *, status: int = 0x2F, first_ns: int | None = None) -> None:
+        """A vehicle has a trouble code."""
+        at_ns = self.now_ns if first_ns is None else first_ns
+        await self.sql(
+            """INSERT INTO faults (vehicle_id, ecu, code, status, is_present, change, first_ns, changed_ns, software,
+                text, "by", detail)
+            VALUES (:vehicle, 'motor', :code, :status, 1, 'new', :at, :at, '', '', '', x'7b7d')""",
+            vehicle=vehicle,
+            code=code,
+            status=status,
+            at=at_ns,
+        )
+
     async def actions(self, campaign: int) -> list[str]:
         """The audited actions of a campaign, oldest first."""
         entries, _ = await self.desk.audit(campaign, 500, 0)
