@@ -30,7 +30,10 @@ class KeysSection(_Section, frozen=True):
 
 
 class UpdateEcu(_Section, frozen=True):
-    """``[[update.ecus]]``: an ECU that is updated over UDS. Addresses are those of ``[[diagnostics.ecus]]``."""
+    """``[[update.ecus]]``: an ECU that is updated over UDS. Addresses are those of ``[[diagnostics.ecus]]``.
+
+    Of identifiers, routines and the security level, 0 says that the ECU has none.
+    """
 
     name: str
     hardware_id: str
@@ -44,7 +47,7 @@ class UpdateEcu(_Section, frozen=True):
     serial_did: int | None = 0xF18C  # tells an ECU that was replaced; None: it has none
     digest_did: int | None = None  # SHA-256 of the image it runs, where the ECU tells: the best proof
     version_is_release: bool = True  # what ``version_did`` reads must be the release's version
-    preconditions_routine: int | None = 0x0203  # each None: the ECU has none
+    preconditions_routine: int | None = 0x0203  # each 0: the ECU has none
     erase_routine: int | None = 0xFF00
     check_routine: int | None = 0x0202  # without one an interrupted download begins again
     dependencies_routine: int | None = 0xFF01

@@ -137,8 +137,8 @@ def _check_ecu(ecu: UpdateEcu) -> tuple[str, str] | None:
         value = getattr(ecu, key)
         if value is not None and not 0 <= value <= 0xFFFF:
             return "must be from 0 to 0xFFFF", key
-    if ecu.security_level is not None and not (1 <= ecu.security_level <= 0x41 and ecu.security_level % 2):
-        return "must be odd, from 1 to 0x41", "security_level"
+    if ecu.security_level and not (1 <= ecu.security_level <= 0x41 and ecu.security_level % 2):
+        return "must be odd, from 1 to 0x41, or 0 for none", "security_level"
     if ecu.load_address is not None and not 0 <= ecu.load_address < 1 << 40:
         return "must be from 0 to 2^40", "load_address"
     if not 0.1 <= ecu.reset_s <= 3600:

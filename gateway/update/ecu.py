@@ -144,7 +144,7 @@ class EcuInstaller:
     def _require_key(self, ecu: str) -> None:
         """A key can be made: better known now than at the second ECU of a set."""
         level = self.about(ecu).security_level
-        if level is not None:
+        if level:
             try:
                 self._key.key(ecu, level, bytes(16))
             except ConfigError as error:

@@ -122,7 +122,7 @@ class EcuFlasher:
             return False
         if found.serial and serial and found.serial != serial:  # another ECU of the kind
             return False
-        if self._ecu.check_routine is None:  # nothing would prove what the parts add up to
+        if not self._ecu.check_routine:  # nothing would prove what the parts add up to
             return False
         parts = self._job.parts
         if found.part == len(parts):
@@ -195,7 +195,7 @@ class EcuFlasher:
 
     async def _unlock(self) -> None:
         level = self._ecu.security_level
-        if level is None:
+        if not level:
             return
         with anyio.move_on_after(MAX_DELAY_S):
             while True:
@@ -226,7 +226,7 @@ class EcuFlasher:
     async def _begin(self, part: Part) -> None:
         """Erase, and send from the start."""
         self._move(part=self._at.part, offset=0, now=True)
-        if self._ecu.erase_routine is not None:
+        if self._ecu.erase_routine:
             area = part.address.to_bytes(4, "big") + part.length.to_bytes(4, "big")
             await self._client.start_routine(self._ecu.erase_routine, b"\x44" + area)
         if not self._ecu.compress:
@@ -315,7 +315,7 @@ class EcuFlasher:
 
     async def _verdict(self, routine: int | None) -> int:
         """0: good, or the ECU has no such routine. The last byte of its record is the result."""
-        if routine is None:
+        if not routine:
             return 0
         try:
             answer = await self._client.start_routine(routine)

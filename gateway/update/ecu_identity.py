@@ -26,7 +26,7 @@ def text_of(content: bytes) -> str:
 
 async def _read(client: UdsClient, did: int | None) -> bytes:
     """Empty: it is not configured, or the ECU does not tell."""
-    if did is None:
+    if not did:
         return b""
     try:
         return await client.read_did(did)
@@ -62,7 +62,7 @@ async def require_hardware(client: UdsClient, ecu: UpdateEcu) -> None:
         EcuRefusedError: another, or it does not tell.
         NotYetError, GatewayError: as ``read_told``.
     """
-    if ecu.hardware_did is None:
+    if not ecu.hardware_did:
         return
     content = await _read(client, ecu.hardware_did)
     found = text_of(content) if content else ""
@@ -83,7 +83,7 @@ async def require_conditions(client: UdsClient, ecu: UpdateEcu) -> None:
     except NegativeResponse as refusal:
         if refusal.nrc not in _NOT_THERE:  # a boot loader may have no such session
             raise
-    if ecu.preconditions_routine is None:
+    if not ecu.preconditions_routine:
         return
     try:
         answer = await client.start_routine(ecu.preconditions_routine)

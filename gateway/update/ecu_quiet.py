@@ -7,7 +7,7 @@ does not take part is left alone: this is politeness, not safety.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -49,7 +49,7 @@ async def quiet(links: EcuLinks, names: Collection[str], how: str) -> AsyncItera
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as tasks:
                     for client in joined:
-                        tasks.start_soon(_leave, client)
+                        tasks.start_soon(_leave, client, how)
 
 
 async def _ask(client: UdsClient, how: str) -> None:
@@ -63,16 +63,18 @@ async def _ask(client: UdsClient, how: str) -> None:
             log.info("ecu_not_quieted", extra={"ecu": client.name, "why": str(error)})
 
 
-async def _leave(client: UdsClient) -> None:
+async def _leave(client: UdsClient, how: str) -> None:
     """The default session switches all of it on again; ECUs that do not know that are told each."""
     if client.current_session == Session.DEFAULT:
         return
     with anyio.move_on_after(LEAVE_S):
-        for step in (
-            lambda: client.communication_control(ENABLE_ALL, NORMAL_MESSAGES),
+        steps: list[Callable[[], Awaitable[object]]] = [
             lambda: client.dtc_setting(on=True),
             lambda: client.session(Session.DEFAULT),
-        ):
+        ]
+        if how == "messages":
+            steps.insert(0, lambda: client.communication_control(ENABLE_ALL, NORMAL_MESSAGES))
+        for step in steps:
             try:
                 await step()
             except GatewayError as error:

@@ -358,7 +358,7 @@ def test_progress_that_is_not_true_costs_an_erase_and_nothing_else() -> None:
 def test_an_ecu_without_check_routine_never_goes_on_in_the_middle() -> None:
     async def work(car: Car) -> None:
         gateway = await old_everywhere(car, CrashFiles())
-        gateway = Gateway(car, gateway.disk, check_routine=None, dependencies_routine=None)
+        gateway = Gateway(car, gateway.disk, check_routine=0, dependencies_routine=0)
         target = car.target("motor")
         await gateway.installer.prepare(target, NoFetcher(), silent)
         with anyio.CancelScope() as scope:
@@ -366,7 +366,7 @@ def test_an_ecu_without_check_routine_never_goes_on_in_the_middle() -> None:
                 target, NoFetcher(), lambda done, total: scope.cancel() if done > 1000 else None
             )
         with pytest.raises(EcuRefusedError, match="boot loader stays"):  # ours starts nothing that it did not check
-            await install(Gateway(car, gateway.disk, check_routine=None, dependencies_routine=None), target)
+            await install(Gateway(car, gateway.disk, check_routine=0, dependencies_routine=0), target)
         erased = [pdu for pdu in car.ecus["motor"].requests if pdu[:4] == b"\x31\x01\xff\x00"]
         assert len(erased) == 2
 
