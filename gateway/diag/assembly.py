@@ -43,7 +43,6 @@ from gateway.firewall.setup import open_firewall, read_policy
 from gateway.firewall.state import VehicleFacts
 from gateway.runtime import Clock, Component, HealthBoard
 from gateway.telemetry.outlet import EventOutlet
-from gateway.update.ecu_reservation import EcuReservation
 
 POLLER = "dtc poller"
 #: Interfaces an ECU can be talked to on.
@@ -150,8 +149,6 @@ class Diagnostics:
         self.obd_port: ObdPort | None = None
         self.dtc: DtcComponent | None = None
         self.remote: RemoteDiagnostics | None = None
-        #: Keeps testers away from ECUs that get new software.
-        self.reservation: EcuReservation | None = None
 
     @property
     def observers(self) -> tuple[FrameObserver, ...]:
