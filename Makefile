@@ -38,7 +38,7 @@ demo: $(DEMO_STAMP)
 apt-test:
 	@tests/tools/apt-install user-mode-linux can-utils iproute2 kmod chromium chromium-driver \
 		qemu-system-x86 busybox-static \
-		qemu-system-arm u-boot-qemu u-boot-tools libubootenv-tool mtools dosfstools fdisk e2fsprogs \
+		qemu-system-arm u-boot-qemu u-boot-tools device-tree-compiler libubootenv-tool mtools dosfstools fdisk e2fsprogs \
 		erofs-utils grub-common softhsm2
 
 test: setup apt-test lint
