@@ -20,7 +20,7 @@ MAX_WAITING = 8
 class ReportSender:
     """An ``UpdateReporter``, and the component that posts. A newer report replaces an older one that still waits."""
 
-    name, drain_s, optional = "update-reports", 3.0, True
+    name, drain_s, optional = "update-reports", 0.0, True
 
     def __init__(self, post: Callable[[UpdateReport], Awaitable[None]], backoff: Backoff) -> None:
         """``post`` sends one; raises ``TransportError``: later, other ``GatewayError``: the cloud does not want it."""

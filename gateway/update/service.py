@@ -14,6 +14,7 @@ from typing import Protocol
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 from anyio.abc import TaskStatus
 
@@ -54,7 +55,7 @@ class ManifestPort(Protocol):
 class UpdateService:
     """A runtime ``Component``."""
 
-    name, drain_s, optional = "update", 10.0, True
+    name, drain_s, optional = "update", 0.0, True
 
     def __init__(
         self,
@@ -144,7 +145,7 @@ class UpdateService:
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Work until cancelled. What was under way goes on at the next start."""
         self._health.register(self.name, self._clock.monotonic_ns(), limit_s=None)
-        known = self._verifier.known()
+        known = await anyio.to_thread.run_sync(self._verifier.known)
         if known is not None:
             self.engine.want(known)
         async with anyio.create_task_group() as tg:
