@@ -39,12 +39,16 @@ log = logging.getLogger(__name__)
 WAIT_S, WATCH_S, IDLE_S = 5.0, 1.0, 60.0
 #: After so long a reboot that did not come is asked for again.
 LEAVE_S = 300.0
+#: A clock that goes so much differently from the monotonic one was set, and one before this was never set.
+JUMP_NS = 3600 * 1_000_000_000
+SANE_NS = 1_735_689_600 * 1_000_000_000  # 2025
 
 
 @dataclass(kw_only=True)
 class EnginePorts:
     """Everything the engine needs from around it.
 
+    ``clock`` tells the UTC that windows and deadlines are kept by: attested time where there is one.
     ``raise_counters`` and ``floor`` are the verifier's (release counters by ECU); ``fetcher`` gives the one to use now;
     ``on_attack`` notes an attack for the next manifest; ``keep`` (blocking) tells the store which files an update needs
     until the next one begins. ``boot`` and ``slot`` are None where there are no slots.
@@ -90,6 +94,7 @@ class UpdateEngine:
         self._retry_ns = self._left_ns = self._reported_ns = 0
         self._has_resumed = False
         self._idle_boot: BootState | None = None
+        self._looked: tuple[int, int] | None = None  # UTC and monotonic, at the step before
         self._can_roll_back = False
 
     # what others may do
@@ -153,6 +158,7 @@ class UpdateEngine:
             if not self._has_resumed:
                 await self._save(transitions.resumed(self.journal, await self._offload(self._moved_bytes)))
                 self._has_resumed = True
+            await self._mind_the_clock()
             action = decide(self.journal, await self._view(), self._ports.limits)
             pause_s = await self._do(action)
         except (GatewayError, BootControlError, OSError) as error:
@@ -384,6 +390,21 @@ class UpdateEngine:
             health=health,
             is_cancelled=bool(journal.key) and self._cancelled_key == journal.key,
         )
+
+    async def _mind_the_clock(self) -> None:
+        """Waiting is timed by UTC, over restarts; a clock that is set must neither end it nor make it endless."""
+        utc_ns, monotonic_ns = self._clock.utc_ns(), self._clock.monotonic_ns()
+        before, self._looked = self._looked, (utc_ns, monotonic_ns)
+        journal, jump_ns = self.journal, 0
+        if not journal.is_open:
+            return
+        if before is not None and journal.since_ns <= before[0]:
+            jump_ns = (utc_ns - before[0]) - (monotonic_ns - before[1])
+        elif journal.since_ns < SANE_NS <= utc_ns or journal.since_ns > utc_ns + JUMP_NS:
+            jump_ns = utc_ns - journal.since_ns
+        if abs(jump_ns) > JUMP_NS:
+            log.warning("update_clock_jumped", extra={"seconds": jump_ns // 1_000_000_000})
+            await self._save(transitions.clock_jumped(journal, jump_ns))
 
     async def _boot_state(self) -> BootState | None:
         """Read for each decision while something is under way, once while nothing is."""

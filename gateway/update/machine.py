@@ -186,7 +186,7 @@ def decide(journal: Journal, view: View, limits: Limits) -> Action:
 
 def _when_idle(journal: Journal, view: View) -> Action:
     if journal.restart_due:
-        return Start(False, "payloads were put back")
+        return _start(view, Start(False, "payloads were put back"))
     if view.boot is not None and (slot := _running(view.boot)) is not None and slot.is_on_trial:
         return Adopt()
     wanted = view.wanted
@@ -255,7 +255,7 @@ def _switch(journal: Journal, view: View, limits: Limits) -> Action:
     if trial.asks > limits.starts:
         return Bury(new.name, f"slot {new.name} was not booted when asked {limits.starts} times")
     if boot.next is not None and boot.next.name == new.name:
-        return Start(True, f"slot {new.name} on trial")
+        return _start(view, Start(True, f"slot {new.name} on trial"))
     if trial.asks and trial.asked_in_boot != view.boot_id:
         return Bury(new.name, f"slot {new.name} was given up by the boot loader")
     return Activate(target) if view.holding else Stop("failed", "the written slot is gone")
@@ -267,7 +267,9 @@ def _switch_payloads(trial: Trial, view: View, limits: Limits) -> Action:
         return GiveUp(view.lost_payload)
     if trial.asks and trial.asked_in_run != view.run_id:
         return Seen()
-    return GiveUp("the gateway could not be restarted") if trial.asks > limits.starts else Start(False, "new payloads")
+    if trial.asks > limits.starts:
+        return GiveUp("the gateway could not be restarted")
+    return _start(view, Start(False, "new payloads"))
 
 
 def _trial(journal: Journal, view: View, limits: Limits) -> Action:
@@ -305,7 +307,7 @@ def _fallback(journal: Journal, view: View, limits: Limits) -> Action:
         return Stop("failed", f"{journal.detail}; and there is no way back")
     old = boot.next is not None and boot.next.name != trial.new_slot
     way_back = _way_back(boot, trial.new_slot)
-    return Start(True, "back to the old slot") if old or not way_back else GoBack(way_back)
+    return _start(view, Start(True, "back to the old slot")) if old or not way_back else GoBack(way_back)
 
 
 def _restore(journal: Journal, view: View, limits: Limits) -> Action:
@@ -323,6 +325,14 @@ _DECISIONS = {
     Stage.FALLBACK: _fallback,
     Stage.RESTORE: _restore,
 }
+
+
+def _start(view: View, start: Start) -> Action:
+    """Never against the vehicle's conditions, not even to go back: who drives needs a gateway, if an unwell one.
+
+    What boots next is settled before, so the next turn of the key does it anyway.
+    """
+    return Wait(view.conditions_missing) if view.conditions_missing else start
 
 
 def _has_waited(journal: Journal, view: View, limits: Limits) -> bool:

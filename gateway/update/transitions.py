@@ -173,6 +173,11 @@ def restarted(journal: Journal) -> Journal:
     return replace(journal, restart_due=False)
 
 
+def clock_jumped(journal: Journal, by_ns: int) -> Journal:
+    """The clock was set while this stage lasts: as much time has passed in it as before."""
+    return replace(journal, since_ns=journal.since_ns + by_ns)
+
+
 def told(journal: Journal) -> Journal:
     """The cloud has a manifest with this in it."""
     return replace(journal, is_told=True)

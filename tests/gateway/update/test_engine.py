@@ -213,6 +213,43 @@ def test_n8_waiting_ends() -> None:
     assert "waited too long: parked" in run.engine.journal.detail
 
 
+def test_a_clock_that_is_set_does_not_end_the_waiting() -> None:
+    """1970 after a flat battery, then the true time, and back: only time that passed counts."""
+    world = World()
+    world.clock.utc = 0
+    world.offer(rootfs_update(), NEW)
+    world.missing = "parked"
+    run = world.boot()
+    for utc in (0, 1_800_000_000, 5, 1_800_000_000):
+        world.clock.utc = utc * 10**9
+        assert run.go().kind == "wait"
+        run = world.boot() if utc == 5 else run
+        assert run.go().kind == "wait"
+    for _ in range(6):
+        world.clock.go_on(86_400)
+        assert run.go().kind == "wait"
+    world.clock.go_on(2 * 86_400)
+    run.go()
+    assert run.end == "failed"
+
+
+def test_n8_no_reboot_while_driving_not_even_to_go_back() -> None:
+    world = World()
+    world.offer(rootfs_update(), NEW)
+    world.sick.add(HEAD)
+    run = world.boot()
+    assert run.go().kind == "reboot"
+    run = world.boot()
+    world.missing = "parked (speed is 120)"
+    left = run.go()
+    assert (left.kind, run.slot) == ("wait", "B")
+    state = boot_control(world.disk, "B").read()
+    assert state.next is not None
+    assert state.next.name == "A", "the next turn of the key goes back"
+    world.missing = ""
+    assert drive(world, run).end == "rolled_back"
+
+
 def test_consent_is_needed_and_survives_a_restart() -> None:
     world = World()
     world.offer(rootfs_update(needs_consent=True), NEW)

@@ -154,6 +154,10 @@ class Vehicle(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.world.clock.go_on(seconds)
 
+    @rule(utc_s=st.sampled_from([0, 1_700_000_000, 1_900_000_000]))
+    def clock_is_set(self, utc_s: int) -> None:
+        self.world.clock.utc = utc_s * 10**9
+
     @rule()
     def person_cancels(self) -> None:
         assert self.run is not None
