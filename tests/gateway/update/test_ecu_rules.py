@@ -202,7 +202,7 @@ def test_n10_the_image_to_go_back_to_is_fetched_with_the_new_one() -> None:
     in_car(work)
 
 
-def test_pv_a_refusal_of_partial_verification_ends_it_before_anything_is_fetched() -> None:
+def test_pv2_a_refusal_of_partial_verification_ends_it_before_anything_is_fetched() -> None:
     async def work(car: Car) -> None:
         gateway = await old_everywhere(car, CrashFiles())
         asked: list[str] = []
