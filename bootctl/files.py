@@ -11,6 +11,7 @@ is certain only after ``sync_directory`` of its folder. ``replace`` is atomic: t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
@@ -45,7 +46,7 @@ class Files(Protocol):
     """Files and folders."""
 
     def open(self, path: Path, *, create: bool = False, exclusive: bool = False) -> BlockFile:
-        """Open for reading and writing.
+        """Open for reading and writing; what may only be read opens for reading, unless ``create`` or ``exclusive``.
 
         Args:
             path: of a regular file or block device.
@@ -160,7 +161,12 @@ class RealFiles:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         if exclusive and path.is_block_device():
             flags |= os.O_EXCL
-        return RealBlockFile(os.open(path, flags, 0o600))
+        try:
+            return RealBlockFile(os.open(path, flags, 0o600))
+        except OSError as error:
+            if create or exclusive or error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+        return RealBlockFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # a running slot under dm-verity
 
     def read(self, path: Path) -> bytes:
         """See ``Files``."""
