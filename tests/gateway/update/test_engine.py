@@ -10,7 +10,7 @@ import pytest
 
 from gateway.errors import NotNowError
 from gateway.update.journal import Stage
-from gateway.update.model import VerifiedUpdate
+from gateway.update.model import VerifiedTarget, VerifiedUpdate
 from gateway.wire.uptane import InstalledImage
 from tests.gateway.update.support import DATA, GATEWAY, SEGMENT_BYTES, boot_control, image_bytes
 from tests.gateway.update.world import BASE, OLD, PAYLOAD, World, drive, target, update
@@ -143,30 +143,51 @@ def test_what_is_installed_already_needs_nothing() -> None:
     assert "already" in run.engine.journal.detail
 
 
-@pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        ({"ecu": "nobody"}, "N1"),
-        ({"hardware_id": "other"}, "N2"),
-        ({"kind": "firmware"}, "N3"),
-        ({"counter": 4}, "N4"),
-    ],
-)
-def test_n1_to_n4_what_is_not_for_this_vehicle_is_not_begun(change: dict[str, object], rule: str) -> None:
+def refused(one: VerifiedTarget, *more: VerifiedTarget) -> str:
+    """Why an update is not begun; nothing is fetched, nothing changed, and it is told all the same (N9)."""
     world = World()
     world.raise_counters({GATEWAY: 5})
-    one = target(GATEWAY, NEW, "2", counter=int(str(change.get("counter", 5))))
-    if "ecu" in change or "hardware_id" in change:
-        one = msgspec.structs.replace(one, **change)
-    if "kind" in change:
-        one = msgspec.structs.replace(one, must_match=msgspec.structs.replace(one.must_match, kind="firmware"))
-    world.offer(update("one", one), NEW)
+    world.offer(update("one", one, *more), *(NEW for _ in (one, *more)))
     run = drive(world)
     assert run.end == "failed"
-    assert rule in run.engine.journal.detail
     assert world.source.sent == 0
-    assert not run.engine.journal.is_told, "told all the same (N9)"
+    assert not run.engine.journal.is_told
     assert world.reports[-1].state == "failed"
+    assert boot_control(world.disk).read().slot("B").successful
+    return run.engine.journal.detail
+
+
+def test_n1_an_ecu_that_is_not_in_this_vehicle() -> None:
+    one = target(GATEWAY, NEW, "2", counter=5)
+    assert "N1" in refused(msgspec.structs.replace(one, ecu="nobody"))
+
+
+def test_n2_an_image_for_other_hardware() -> None:
+    one = target(GATEWAY, NEW, "2", counter=5)
+    assert "N2" in refused(msgspec.structs.replace(one, hardware_id="other"))
+    match = msgspec.structs.replace(one.must_match, hardware_ids=("other",))
+    assert "N2" in refused(msgspec.structs.replace(one, must_match=match))
+
+
+@pytest.mark.parametrize("kind", ["firmware", "scheme", "delta", "anything"])
+def test_n3_a_file_that_this_ecu_does_not_take(kind: str) -> None:
+    one = target(GATEWAY, NEW, "2", counter=5)
+    match = msgspec.structs.replace(one.must_match, kind=kind)
+    assert "N3" in refused(msgspec.structs.replace(one, must_match=match))
+
+
+def test_n4_a_lower_release_counter() -> None:
+    assert "N4" in refused(target(GATEWAY, NEW, "2", counter=4))
+
+
+def test_an_ecu_named_twice_is_refused() -> None:
+    one = target(GATEWAY, NEW, "2", counter=5)
+    assert "twice" in refused(one, one)
+
+
+def test_n10_a_set_without_a_way_back_is_not_begun() -> None:
+    brake = msgspec.structs.replace(target("brake", NEW, "2"), fallback=None)
+    assert "no old image for brake" in refused(brake, target("motor", NEW, "2"))
 
 
 def test_n8_conditions_are_waited_for() -> None:

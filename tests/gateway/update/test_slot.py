@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import anyio
 import pytest
 
 from bootctl.file import FileStore
+from bootctl.files import RealFiles
 from bootctl.model import BootControl
 from bootctl.store import StoredBootControl
 from gateway.errors import TransportError
@@ -34,6 +39,7 @@ from tests.gateway.update.support import (
     rootfs,
     slot_installer,
 )
+from tests.support import ROOT
 
 OLD, NEW = image_bytes(1), image_bytes(2)
 
@@ -316,3 +322,71 @@ def test_the_control_is_the_file_back_end() -> None:
     """What these tests call the boot loader's state is the real back end on the model disk."""
     control: BootControl = boot_control(fresh_disk())
     assert isinstance(control, StoredBootControl)
+
+
+def test_a_device_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    """The running slot under dm-verity refuses to be opened for writing."""
+    path = tmp_path / "slot"
+    path.write_bytes(b"image")
+    path.chmod(0o400)
+
+    def refuse(name: object, flags: int, *rest: int, real: Callable[..., int] = os.open) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(name, flags, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refuse)  # root may write to anything, so the refusal is acted
+        file = RealFiles().open(path)
+        with pytest.raises(OSError, match="Read-only"):
+            RealFiles().open(path, create=True)
+    assert file.read_at(0, 100) == b"image"
+    file.close()
+
+
+def test_memory_is_bounded_whatever_the_image(tmp_path: Path) -> None:
+    """24 MiB through real files in a process of its own: no more than a few segments are held."""
+    script = f"""
+import anyio, hashlib, resource, sys
+from pathlib import Path
+from bootctl.file import FileStore
+from bootctl.files import RealFiles
+from bootctl.model import BootState, Slot
+from bootctl.store import StoredBootControl
+from gateway.update.model import VerifiedTarget
+from gateway.update.slot import SlotInstaller
+from gateway.wire.uptane import FileFacts, MustMatch
+
+base, length, piece = Path({str(tmp_path)!r}), 24 << 20, bytes(range(256)) * 256
+for name in "ab":
+    with open(base / name, "wb") as file:
+        file.truncate(64 << 20)
+hashes = {{name: hashlib.new(name) for name in ("sha256", "sha512")}}
+for one in hashes.values():
+    for _ in range(length // len(piece)):
+        one.update(piece)
+facts = FileFacts(filename="big", length=length, hashes={{n: h.hexdigest() for n, h in hashes.items()}})
+match = MustMatch(hardware_ids=("x",), release_counter=1, kind="rootfs", version="1")
+target = VerifiedTarget(ecu="g", hardware_id="x", image=facts, must_match=match)
+
+class Source:
+    async def target(self, file, offset):
+        for _ in range((file.length - offset) // len(piece)):
+            yield piece
+
+class Devices:
+    def path(self, slot):
+        return base / slot.lower()
+
+store = FileStore(base / "boot.json", ("A", "B"), "A", RealFiles())
+store.save(BootState((Slot("A", 2, 3, True), Slot("B", 1, 3, True)), "A"))
+installer = SlotInstaller(ecu="g", boot=StoredBootControl(store), devices=Devices(), files=RealFiles(),
+                          directory=base / "update", segment_bytes=1 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+anyio.run(installer.install, target, Source(), lambda done, total: None)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, installer.slot_holding(target))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    grown_mib, slot = done.stdout.split()
+    assert slot == "B"
+    assert int(grown_mib) < 16
