@@ -91,6 +91,8 @@ class EcuSet:
             if journal is None or journal.state == "restored":  # once more is a new try
                 journal = await self._begin(targets, progress)
             elif journal.state == "installed":
+                if not await self._is_contradicted(journal):
+                    return
                 journal = msgspec.structs.replace(journal, state="installing", passes=0)
             await self._go_on(journal, progress)
 
@@ -175,6 +177,13 @@ class EcuSet:
         if other.state in UNFINISHED and touched and not is_replaced:
             await self._restore(other, other.reason or "another update takes its place", progress)
         self._store.forget_journal(other.id)
+
+    async def _is_contradicted(self, journal: SetJournal) -> bool:
+        """Whether an ECU of a finished set tells that it runs something else; one that is silent tells nothing."""
+        for member in journal.members:
+            if not await self._installer.runs(member.ecu, member.image) and await self._installer.told(member.ecu):
+                return True
+        return False
 
     # forward
 

@@ -159,6 +159,35 @@ def test_restoring_is_tried_so_often_and_no_more() -> None:
     in_car(work)
 
 
+def test_a_finished_set_is_left_alone_when_asked_for_again_even_if_one_is_silent() -> None:
+    async def work(car: Car) -> None:
+        gateway = await old_everywhere(car, CrashFiles())
+        await gateway.update(car.targets())
+        car.ecus["brakes"].power(on=False)
+        await Gateway(car, gateway.disk).update(car.targets())
+        car.ecus["brakes"].power(on=True)
+        await anyio.sleep(3)
+        assert car.versions == ALL_NEW
+        writes = [pdu for pdu in car.ecus["motor"].requests if pdu[0] == 0x34]
+        assert len(writes) == 1
+
+    in_car(work)
+
+
+def test_a_finished_set_that_a_workshop_changed_is_done_again() -> None:
+    async def work(car: Car) -> None:
+        gateway = await old_everywhere(car, CrashFiles())
+        await gateway.update(car.targets())
+        car.ecus["brakes"].server.context.memory.data(car.ecus["brakes"].server.context.description.memory.regions[0])[
+            :
+        ] = b"\xff" * 8192
+        car.ecus["brakes"].program(car.images["brakes", OLD])
+        await Gateway(car, gateway.disk).update(car.targets())
+        assert car.versions == ALL_NEW
+
+    in_car(work)
+
+
 def test_a_finished_set_can_be_called_back() -> None:
     async def work(car: Car) -> None:
         gateway = await old_everywhere(car, CrashFiles())
