@@ -109,8 +109,10 @@ class DeltaFile:
         try:
             payload = self._read_at(record.payload_offset, record.payload_bytes) if record.payload_bytes else b""
             plan = plan_segment(record, payload, self.header.base_length)
-            windows = [base.read_at(w.offset, w.length) for w in plan.windows]
-            return output(plan, windows[0] if len(windows) == 1 else b"".join(windows))
+            reference = bytearray()
+            for window in plan.windows:
+                reference += base.read_at(window.offset, window.length)
+            return output(plan, reference)
         except DeltaFormatError as error:
             raise DamagedDelta(f"segment {index}: {error}") from error
 

@@ -36,6 +36,7 @@ OpenImage = Callable[[str], Path]
 
 #: Builds that ended without an answer, or that the cloud did not outlive, before a job is given up.
 MAX_ATTEMPTS = 8
+BUILDER = (sys.executable, "-m", "cloud.updates.delta.worker")
 _SAVE_NS = 5_000_000_000
 _BUILDABLE = (ImageState.STORED, ImageState.SIGNED)
 _MAX_LINE_BYTES = 1 << 20
@@ -79,6 +80,7 @@ class DeltaJobs:
         on_done: DeltaDone,
         useful_part: float = USEFUL_PART,
         segment_bytes: int = 0,
+        builder: Sequence[str] = BUILDER,
     ) -> None:
         """Takes no step yet.
 
@@ -90,10 +92,12 @@ class DeltaJobs:
             on_done: takes a finished delta. It may be called twice for one delta, after a crash.
             useful_part: of the compressed target that a delta must stay below.
             segment_bytes: 0: chosen by the target's length.
+            builder: the command of the worker process.
         """
         self._db, self._clock, self._directory = db, clock, directory
         self._open_image, self._on_done = open_image, on_done
         self._useful_part, self._segment_bytes = useful_part, segment_bytes
+        self._builder = builder
         self._wake = asyncio.Event()
         self._live: dict[int, Answer] = {}
 
@@ -268,9 +272,7 @@ class DeltaJobs:
         """Run the worker. When this is cancelled, the worker is killed and waited for."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cloud.updates.delta.worker",
+            *self._builder,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},

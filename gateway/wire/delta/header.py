@@ -17,11 +17,11 @@ MAGIC = b"ORD"
 FORMAT = 1
 HASH_BYTES = 32
 MIN_SEGMENT_BYTES = 4 * 1024
-MAX_SEGMENT_BYTES = 4 * 1024 * 1024
+MAX_SEGMENT_BYTES = 2 * 1024 * 1024
 DEFAULT_SEGMENT_BYTES = 1024 * 1024
 MAX_SEGMENTS = 65_536
 #: All windows of a segment together; what an applier holds of the base at a time.
-MAX_REFERENCE_BYTES = 8 * 1024 * 1024
+MAX_REFERENCE_BYTES = 6 * 1024 * 1024
 MAX_WINDOWS = 4096
 #: What a payload may need besides one segment's length: the list of its windows.
 MAX_WINDOW_LIST_BYTES = 32 * 1024

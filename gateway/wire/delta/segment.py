@@ -32,9 +32,9 @@ Bytes: TypeAlias = NDArray[np.uint8]
 #: Methods whose payload begins with a list of windows.
 WITH_WINDOWS = (Method.COPY, Method.REFERENCE, Method.PATCH)
 #: A patch unpacked: its numbers, changed bytes and literal bytes, as a multiple of the segment's length.
-PATCH_FACTOR = 4
+PATCH_FACTOR = 3
 #: A patch has at most one step for so many bytes of its segment.
-MIN_STEP_BYTES = 16
+MIN_STEP_BYTES = 32
 _SLACK_BYTES = 64
 _COUNT_BYTES = 4
 _PARTS = 6
@@ -87,7 +87,7 @@ def plan_segment(record: SegmentRecord, payload: bytes, base_length: int) -> Seg
     return SegmentPlan(record, windows, payload[start:])
 
 
-def output(plan: SegmentPlan, reference: bytes) -> bytes:
+def output(plan: SegmentPlan, reference: bytes | bytearray) -> bytes:
     """The segment's content, proved by its SHA-256.
 
     Args:
@@ -106,7 +106,7 @@ def output(plan: SegmentPlan, reference: bytes) -> bytes:
         case Method.RAW:
             content = plan.body
         case Method.COPY:
-            content = reference
+            content = bytes(reference)
         case Method.ZSTD | Method.REFERENCE:
             content = _unpack(plan.body, record.output_bytes, record.output_bytes, reference)
         case Method.PATCH:
@@ -168,7 +168,7 @@ def _numbers(content: Bytes, most: int) -> NDArray[np.uint64]:
         raise DeltaFormatError(f"numbers: {error}") from error
 
 
-def _unpack(frame: bytes, least: int, most: int, dictionary: bytes = b"") -> bytes:
+def _unpack(frame: bytes, least: int, most: int, dictionary: bytes | bytearray = b"") -> bytes:
     """A zstd frame that tells a content size within bounds."""
     try:
         size = zstandard.frame_content_size(frame)
@@ -240,7 +240,7 @@ def _seeks(content: Bytes, length: int) -> I64:
     return seeks
 
 
-def _apply_patch(body: Bytes, reference: bytes, length: int) -> bytes:
+def _apply_patch(body: Bytes, reference: bytes | bytearray, length: int) -> bytes:
     parts = _split(body)
     copies, literals, seeks = _lengths(parts[0], length), _lengths(parts[1], length), _seeks(parts[2], length)
     if not len(copies) == len(literals) == len(seeks):
