@@ -139,7 +139,9 @@ class CommandCheck:
         said = b""
         try:
             with anyio.move_on_after(self._timeout_s):
-                said, _ = await process.communicate()
+                while process.stdout is not None and (piece := await process.stdout.read(4096)):
+                    said = said or piece  # the rest is read and dropped
+                await process.wait()
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):

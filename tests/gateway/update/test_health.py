@@ -111,6 +111,7 @@ def test_no_component_may_have_failed() -> None:
         ("pass", ""),
         ("print('no GPS'); print('more'); raise SystemExit(3)", "no GPS"),
         ("raise SystemExit(3)", "ended with status 3"),
+        ("print('much'); print('x' * 1_000_000); raise SystemExit(1)", "much"),
     ],
 )
 def test_the_integrators_command(script: str, said: str) -> None:
