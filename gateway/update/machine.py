@@ -27,7 +27,7 @@ from bootctl.model import BootControlError, BootState, Slot
 from gateway.update.journal import CANCELLABLE, Journal, Stage, Trial
 from gateway.update.model import VerifiedTarget, VerifiedUpdate
 from gateway.update.plan import FIRMWARE, ROOTFS, Step, update_key
-from gateway.update.transitions import Limits
+from gateway.update.transitions import Limits as Limits  # a part of this interface
 
 
 class Health(msgspec.Struct, frozen=True):
