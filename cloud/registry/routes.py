@@ -13,6 +13,7 @@ from cloud.auth.model import Role
 from cloud.errors import InvalidInput, TooMany
 from cloud.identity.enrolment import CertificateView, NewToken, TokenView
 from cloud.registry.erasure import erase_vehicle
+from cloud.registry.imports import Imported, import_vehicles, read_csv, read_json
 from cloud.registry.model import VehicleState
 from cloud.registry.vehicles import Traits, VehicleFilter, VehicleView
 from cloud.services import Services
@@ -94,6 +95,22 @@ async def add_vehicle(request: AnyRequest, services: Injected, data: JSONBody[Ne
         tags=data.tags,
         traits=data.traits,
     )
+
+
+@post(
+    "/vehicles/import",
+    opt=role(Role.OPERATOR),
+    status_code=200,
+    tags=["vehicles"],
+    summary="Register or change many vehicles",
+)
+async def import_many(request: AnyRequest, services: Injected) -> Imported:
+    """A CSV file with a header (`text/csv`), or a JSON list: `id`, names, tags, `model`, `region`, `usage`,
+    `is_critical`, `timezone`. All or nothing."""
+    content = await request.body()
+    is_csv = request.headers.get("content-type", "").partition(";")[0].strip().lower() in {"text/csv", "text/plain"}
+    lines = read_csv(content) if is_csv else read_json(content)
+    return await import_vehicles(services.db, services.clock, lines, actor_of(request))
 
 
 @get("/vehicles/{vehicle_id:str}", opt=role(Role.VIEWER), tags=["vehicles"], summary="One vehicle")
@@ -242,6 +259,7 @@ async def ca_certificate(services: Injected) -> str:
 REGISTRY_ROUTES = [
     list_vehicles,
     add_vehicle,
+    import_many,
     get_vehicle,
     change_vehicle,
     remove_vehicle,

@@ -79,7 +79,8 @@ def check_tags(tags: Sequence[str]) -> list[str]:
     return clean
 
 
-def _check_texts(display_name: str | None, notes: str | None) -> None:
+def check_texts(display_name: str | None, notes: str | None) -> None:
+    """Raises ``InvalidInput`` for a name or notes that cannot be."""
     if display_name is not None and (len(display_name) > MAX_NAME_CHARS or not display_name.isprintable()):
         raise InvalidInput(f"at most {MAX_NAME_CHARS} printable characters", where="display_name")
     if notes is not None and len(notes) > MAX_NOTES_CHARS:
@@ -127,7 +128,7 @@ class Vehicles:
             Conflict: the id is taken.
         """
         check_vehicle_id(vehicle_id)
-        _check_texts(display_name, notes)
+        check_texts(display_name, notes)
         check_traits(traits)
         clean = check_tags(tags)
         now_ns = self._clock.now_ns()
@@ -190,7 +191,7 @@ class Vehicles:
         traits: Traits = Traits(),  # noqa: B008 - immutable
     ) -> VehicleView:
         """Change what is given. Raises as ``add``, and ``NotFound``."""
-        _check_texts(display_name, notes)
+        check_texts(display_name, notes)
         check_traits(traits)
         clean = None if tags is None else check_tags(tags)
         async with self._db.write() as session:
