@@ -64,7 +64,7 @@ def targets_of(release_id: int) -> Any:
         .join(ImageRow, ImageRow.id == ReleaseImageRow.image_id)
         .join(hardware, literal(True))
         .where(ReleaseImageRow.release_id == release_id)
-        .cte(f"targets_{release_id}")
+        .cte()
     )
 
 
