@@ -85,9 +85,9 @@ def test_nothing_but_reading_is_open_to_viewers(tmp_path: Path) -> None:
 
 
 async def status(client: httpx.AsyncClient, method: str, path: str) -> int:
-    for name in ("vehicle_id", "name", "serial", "manifest_hash", "code", "repository"):
+    for name in ("vehicle_id", "name", "serial", "manifest_hash", "code", "repository", "action"):
         path = path.replace(f"{{{name}:str}}", "nothing-of-that-name")
-    for name in ("token_id", "letter_id", "job_id", "image_id", "release_id"):
+    for name in ("token_id", "letter_id", "job_id", "image_id", "release_id", "campaign_id"):
         path = path.replace(f"{{{name}:int}}", "77")
     if path.endswith("/live"):
         path = path.replace("nothing-of-that-name", "nobody")
