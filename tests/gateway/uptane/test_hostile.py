@@ -58,7 +58,7 @@ def world() -> Cloud:
     return cloud
 
 
-@settings(max_examples=400 if LONG else 40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400 if LONG else 25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_f12_any_bytes_are_refused_with_the_name_of_an_attack(world: Cloud, data: st.DataObject) -> None:
     repository = data.draw(st.sampled_from(["director", "image"]))
@@ -79,7 +79,7 @@ def test_f12_any_bytes_are_refused_with_the_name_of_an_attack(world: Cloud, data
     assert expected or made == good or json.loads(made) == json.loads(good)
 
 
-@settings(max_examples=400 if LONG else 60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400 if LONG else 40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_f12_well_signed_nonsense_is_refused_or_means_nothing(world: Cloud, data: st.DataObject) -> None:
     """The attacker has the keys of all roles but Root, and no taste: values of any type anywhere."""
