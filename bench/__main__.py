@@ -28,6 +28,7 @@ MODULES = {
     "gateway": "memory and start of the gateway process",
     "ingest": "durable batches per second against a do-nothing endpoint",
     "lake": "bytes per sample in the lake, query times",
+    "campaigns": "a campaign over a million vehicles: time of each step, and how it grows",
     "diagnostics": "flash, reads and idle cost of the gateway among simulated ECUs and testers, in the vcan guest",
     "uds": "UDS reads, downloads and idle sessions against udsoncan + can-isotp, in memory and in the vcan guest",
     "isotp": "ISO-TP against can-isotp in memory and in the vcan guest, against the kernel's in the QEMU guest",

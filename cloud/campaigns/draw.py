@@ -2,7 +2,7 @@
 
 The order is drawn once, from the campaign's seed: vehicles are shuffled within their stratum (model, region, usage) and
 the strata are spread evenly over the whole order, so that every beginning of it, and so every phase, holds each
-stratum's share to within one vehicle. Critical vehicles come after all others.
+stratum's share to within about one vehicle. Critical vehicles come after all others.
 """
 
 from __future__ import annotations
