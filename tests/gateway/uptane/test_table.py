@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.support import ROOT
-from tests.tools.uptane_table import TABLE, ids_of, load_rules, table, lines_with_tests
+from tests.tools.uptane_table import TABLE, ids_of, lines_with_tests, load_rules, table
 
 
 def test_every_line_has_a_test_or_a_reason() -> None:
