@@ -29,8 +29,10 @@ from cloud.updates.model import (
     AssignmentRow,
     AssignmentState,
     DirectorFilesRow,
+    ReleaseImageRow,
     ReleaseRow,
     ReleaseState,
+    VehicleEcuRow,
     VehicleUpdateRow,
 )
 from cloud.updates.plan import Plan, Unsatisfiable, make_plan
@@ -123,6 +125,25 @@ class Director:
             )
         ).first()
         return "" if row is None else f"{row.id}" if row.state in OPEN_ASSIGNMENTS else f"{row.id}."
+
+    async def offer_again(self, base_sha256: str, target_image_id: int) -> None:
+        """A delta is ready: vehicles that were offered the image and have not begun get it with their next look."""
+        waiting = (
+            select(AssignmentRow.id)
+            .join(VehicleEcuRow, VehicleEcuRow.vehicle_id == AssignmentRow.vehicle_id)
+            .join(ReleaseImageRow, ReleaseImageRow.release_id == AssignmentRow.release_id)
+            .where(
+                AssignmentRow.state == AssignmentState.OFFERED,
+                VehicleEcuRow.sha256 == base_sha256,
+                ReleaseImageRow.image_id == target_image_id,
+            )
+        )
+        async with self._db.write() as session:
+            await session.execute(
+                delete(AssignmentPlanRow)
+                .where(AssignmentPlanRow.assignment_id.in_(waiting))
+                .execution_options(synchronize_session=False)
+            )
 
     async def _timestamp(self, vehicle_id: str) -> bytes | None:
         async with self._db.read() as session:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from sqlalchemy import delete as remove
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
@@ -16,6 +17,7 @@ from cloud.clock import Clock
 from cloud.config import Updates
 from cloud.db import Database
 from cloud.errors import Conflict, InvalidInput, NotFound, TooLarge, TooMany
+from cloud.updates.delta.tables import DeltaJobRow, JobState
 from cloud.updates.model import DeltaImageRow, ImageRow, ImageState, ReleaseImageRow
 from cloud.updates.names import DELTAS_FOLDER, check_target_name
 from cloud.updates.repository import Repositories
@@ -210,8 +212,13 @@ class Images:
                     (DeltaImageRow.base_image_id == image_id) | (DeltaImageRow.target_image_id == image_id)
                 )
             )
-            if row.is_target or used is not None or delta is not None:
+            jobs = (DeltaJobRow.base_image_id == image_id) | (DeltaJobRow.target_image_id == image_id)
+            busy = await session.scalar(
+                select(DeltaJobRow.id).where(jobs, DeltaJobRow.state.in_([JobState.WAITING, JobState.RUNNING]))
+            )
+            if row.is_target or used is not None or delta is not None or busy is not None:
                 raise Conflict(f"{row.filename} is signed for, or used by a release or a delta")
+            await session.execute(remove(DeltaJobRow).where(jobs))
             await session.delete(row)
             record(session, actor, self._clock.now_ns(), "image.delete", row.filename)
             sha256, is_upload = row.sha256, row.state == ImageState.UPLOADING

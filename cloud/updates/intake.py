@@ -313,6 +313,8 @@ class Intake:
             assignment = await session.get(AssignmentRow, assignment_id) if assignment_id else None
             if assignment is None or assignment.vehicle_id != vehicle_id:
                 return None  # of before a restored backup, or made up: nothing to say it of
+            if assignment.state not in OPEN_ASSIGNMENTS and assignment.state != report.state:
+                return None  # it has ended otherwise, and that stays
             state = await _state_row(session, vehicle_id)
             if state.assignment_id is not None and state.assignment_id > assignment.id:
                 return None  # a newer one has reported already

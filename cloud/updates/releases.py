@@ -12,11 +12,11 @@ from cloud.auth.audit import Actor, record
 from cloud.clock import Clock
 from cloud.db import Database
 from cloud.errors import Conflict, InvalidInput, NotFound
+from cloud.updates.delta.tables import DeltaJobRow
 from cloud.updates.model import (
     OPEN_ASSIGNMENTS,
     AssignmentRow,
     AssignmentState,
-    DeltaImageRow,
     ImageRow,
     ImageRuleRow,
     ImageState,
@@ -216,7 +216,10 @@ class Releases:
             return Withdrawn(len(done.all()))
 
     async def delta_pairs(self, release_id: int, most: int) -> Sequence[tuple[int, int]]:
-        """(base image, target image) worth a delta: what vehicles that fit run now, most vehicles first."""
+        """(base image, target image) worth a delta, for which nobody has asked yet.
+
+        Bases are what vehicles with fitting hardware run now, most vehicles first.
+        """
         pairs = []
         async with self._db.read() as session:
             for target in (await session.scalars(_images_of(release_id))).all():
@@ -230,7 +233,7 @@ class Releases:
                         ImageRow.sha256 != target.sha256,
                         ImageRow.state != ImageState.UPLOADING,
                         ImageRow.id.not_in(
-                            select(DeltaImageRow.base_image_id).where(DeltaImageRow.target_image_id == target.id)
+                            select(DeltaJobRow.base_image_id).where(DeltaJobRow.target_image_id == target.id)
                         ),
                     )
                     .group_by(ImageRow.id)

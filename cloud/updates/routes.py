@@ -15,6 +15,7 @@ from cloud.auth.middleware import actor_of, role
 from cloud.auth.model import Operator, Role
 from cloud.errors import InvalidInput, NotAllowed, TooLarge
 from cloud.updates.assignments import AssignmentView, AssignOrder, InventoryView, UpdateView
+from cloud.updates.delta.jobs import DeltaJob
 from cloud.updates.images import NewImage, SignRequest, UploadView
 from cloud.updates.keys import OnlineKey, OnlineKeyFile
 from cloud.updates.releases import NewRelease, ReleaseChange, ReleaseView, Withdrawn
@@ -38,7 +39,7 @@ class MetadataFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     repository: str
     files: dict[str, str]
-    drop: list[str] = []  # targets that may vanish
+    drop: list[str] = []  # targets that may vanish, or patterns of them
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -191,6 +192,12 @@ async def add_online_key(request: AnyRequest, services: Injected, data: JSONBody
     return await services.updates.add_key(data.role, actor_of(request))
 
 
+@get("/updates/deltas", opt=role(Role.VIEWER), tags=["images"], summary="Deltas being built")
+async def list_deltas(services: Injected) -> list[DeltaJob]:
+    """Newest first: how far, how small, and why one was not kept."""
+    return await services.updates.deltas.listing()
+
+
 @get("/releases", opt=role(Role.VIEWER), tags=["releases"], summary="Releases")
 async def list_releases(
     services: Injected,
@@ -333,6 +340,7 @@ UPDATE_ROUTES = [
     post_metadata,
     get_online_keys,
     add_online_key,
+    list_deltas,
     list_releases,
     add_release,
     get_release,

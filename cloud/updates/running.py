@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from cloud.log import get_logger
 from cloud.services import Services
 
+DELTAS_S = 3600.0
 log = get_logger("cloud.updates")
 
 
@@ -27,10 +28,19 @@ async def updates_lifespan(services: Services) -> AsyncIterator[None]:
             except Exception as error:  # a background step must not end the service
                 log.error("metadata_refresh_failed", exc_info=error)
 
+    async def want() -> None:
+        while True:
+            try:
+                await updates.want_recent_deltas()
+            except Exception as error:  # as above
+                log.error("deltas_not_asked_for", exc_info=error)
+            await asyncio.sleep(DELTAS_S)
+
     await updates.look()
-    task = asyncio.create_task(keep())
+    tasks = [asyncio.create_task(work) for work in (keep(), want(), updates.deltas.run())]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -15,21 +16,22 @@ from cloud.db import Database
 from cloud.ingest.limits import Buckets
 from cloud.log import get_logger
 from cloud.updates.assignments import Assignments
+from cloud.updates.delta.build import DeltaFacts
+from cloud.updates.delta.jobs import DeltaJobs
 from cloud.updates.director import Director
 from cloud.updates.images import Images
 from cloud.updates.intake import Intake
 from cloud.updates.keys import OnlineKey, OnlineKeys
-from cloud.updates.model import AssignmentRow
+from cloud.updates.model import AssignmentRow, ImageRow, ReleaseState
 from cloud.updates.releases import Releases
 from cloud.updates.repository import Repositories, RoleView
 from cloud.updates.store import DiskImageStore, ImageStore
 
 log = get_logger("cloud.updates")
+RECENT_RELEASES = 5
 DAY_NS = 86_400_000_000_000
 #: Told of each assignment that ended by what its vehicle told.
 EndListener = Callable[[AssignmentRow], Awaitable[None]]
-#: Asked for deltas between images, by id (base, target).
-DeltaMaker = Callable[[int, int], Awaitable[object]]
 
 
 @dataclass(kw_only=True)
@@ -47,9 +49,9 @@ class FleetUpdates:
     director: Director
     intake: Intake
     assignments: Assignments
+    deltas: DeltaJobs
     requests: Buckets
     end_listeners: list[EndListener] = field(default_factory=list)
-    make_delta: DeltaMaker | None = None
     roles: list[RoleView] = field(default_factory=list)  # as of the last look
 
     @staticmethod
@@ -59,6 +61,18 @@ class FleetUpdates:
         keys = OnlineKeys(config.path(section.keys))
         repositories = Repositories(db, clock, section, keys)
         store = DiskImageStore(config.path(section.directory), min_free_bytes=config.storage.min_free_bytes)
+        images = Images(db, clock, section, store, repositories)
+        director = Director(db, clock, section, keys, repositories)
+
+        async def delta_done(base: ImageRow, target: ImageRow, path: Path, facts: DeltaFacts) -> object:
+            made = await images.add_delta(base, target, path)
+            if made is not None:
+                await director.offer_again(base.sha256, target.id)
+            return made
+
+        deltas = DeltaJobs(
+            db, clock, config.path(section.directory) / "deltas", open_image=store.local, on_done=delta_done
+        )
         return FleetUpdates(
             config=config,
             db=db,
@@ -66,11 +80,12 @@ class FleetUpdates:
             keys=keys,
             store=store,
             repositories=repositories,
-            images=Images(db, clock, section, store, repositories),
+            images=images,
             releases=Releases(db, clock),
-            director=Director(db, clock, section, keys, repositories),
+            director=director,
             intake=Intake(db, clock, section),
             assignments=Assignments(db, clock),
+            deltas=deltas,
             requests=Buckets(section.requests_per_s, section.requests_burst),
         )
 
@@ -83,12 +98,15 @@ class FleetUpdates:
 
     async def want_deltas(self, release_id: int) -> int:
         """Ask for deltas from what vehicles run to the images of a release; how many."""
-        if self.make_delta is None:
-            return 0
         pairs = await self.releases.delta_pairs(release_id, self.config.updates.max_deltas_per_image)
         for base_id, target_id in pairs:
-            await self.make_delta(base_id, target_id)
+            await self.deltas.ensure(base_id, target_id)
         return len(pairs)
+
+    async def want_recent_deltas(self) -> None:
+        """The same for the newest published releases: vehicles have come, or it was published elsewhere."""
+        for release in (await self.releases.list(RECENT_RELEASES, 0, ReleaseState.PUBLISHED))[0]:
+            await self.want_deltas(release.id)
 
     async def tell_ended(self, assignment: AssignmentRow | None) -> None:
         """Pass on that an assignment has ended."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -100,7 +101,7 @@ def check_import(
         now_ns: UTC.
         lookup: the stored images.
         own_keys: ids of the cloud's online keys; a root must let it sign.
-        may_drop: names of targets that may vanish.
+        may_drop: names of targets that may vanish, or patterns of them (``*`` also stands for slashes).
 
     Raises:
         InvalidInput: a file is not what it must be.
@@ -119,7 +120,7 @@ def check_import(
     signers = _check_targets(state, lookup, {role for role, _ in added})
     before = {name for role in trusted.roles.values() for name in role.signed.targets}
     dropped = sorted(before - set(signers))
-    if surprising := [name for name in dropped if name not in may_drop]:
+    if surprising := [name for name in dropped if not any(fnmatchcase(name, pattern) for pattern in may_drop)]:
         shown = ", ".join(surprising[:5]) + (" …" if len(surprising) > 5 else "")
         raise Conflict(f"{len(surprising)} targets would vanish: {shown}; name them in 'drop' if that is meant")
     return Accepted(files=state, added=added, signers=signers, dropped=dropped, warnings=warnings)
