@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Targets
 
+from cloud.app import build_operator_app, build_vehicle_app
 from cloud.clock import ManualClock
+from cloud.services import Services
 from cloud.updates import ceremony
 from cloud.updates.ceremony import Book, KeySet, Lives
 from cloud.updates.images import SignRequest
@@ -195,16 +198,16 @@ class Ecu:
             public=key.public,
         )
 
-    def report(self, vehicle: str, time_ns: int, **changes: Any) -> Signed:
+    def report(self, of: str, at_ns: int, **changes: Any) -> Signed:
         """A fresh report."""
         self.counter += 1
         report = EcuReport(
-            vehicle=vehicle,
+            vehicle=of,
             ecu=self.name,
             hardware_id=self.hardware_id,
             image=self.image,
             counter=self.counter,
-            time_ns=time_ns,
+            time_ns=at_ns,
         )
         return self.signed(msgspec.structs.replace(report, **changes), REPORT_DOMAIN)
 
@@ -298,6 +301,27 @@ async def make_car(rig: Rig, vehicle_id: str = "VIN1", *, registered: bool = Tru
     return car
 
 
+@dataclass
+class _Applications:
+    """Operator and vehicle application: by far the dearest part of a cloud, and built once for all tests."""
+
+    services: Services
+    operator: Any
+    vehicle: Any
+
+
+_APPLICATIONS: list[_Applications] = []
+
+
+def _applications(services: Services) -> _Applications:
+    """The applications over these services: what theirs had is replaced."""
+    if not _APPLICATIONS:
+        own = copy.copy(services)
+        _APPLICATIONS.append(_Applications(own, build_operator_app(own)[0], build_vehicle_app(own)))
+    vars(_APPLICATIONS[0].services).update(vars(services))
+    return _APPLICATIONS[0]
+
+
 @asynccontextmanager
 async def rig_in(directory: Path, *, begun: bool = True, **sections: Any) -> AsyncIterator[Rig]:
     """A running cloud with its repositories. Time is the real one's, so that certificates are good."""
@@ -306,7 +330,11 @@ async def rig_in(directory: Path, *, begun: bool = True, **sections: Any) -> Asy
     clock = ManualClock(time.time_ns())
     many = {"requests_per_s": 1e6, "requests_burst": 1_000_000}
     sections["updates"] = {**many, **sections.get("updates", {})}
-    async with cloud_in(directory, clock, **sections) as cloud:
+    async with cloud_in(directory, clock, **sections) as started:
+        applications = _applications(started.services)
+        transport = httpx.ASGITransport(applications.operator, raise_app_exceptions=False)
+        http = httpx.AsyncClient(transport=transport, base_url="http://operator-port")
+        cloud = Cloud(started.services, http, applications.vehicle)
         admin = await cloud.logged_in("admin")
         rig = Rig(cloud, admin, Offline(cloud), clock)
         if begun:
