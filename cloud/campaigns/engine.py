@@ -27,7 +27,7 @@ from cloud.campaigns.changes import (
     what_next,
 )
 from cloud.campaigns.core import Facts, Judgement, Verdict, judge
-from cloud.campaigns.draw import add_joiners, draw_members
+from cloud.campaigns.draw import add_joiners, draw_members, roomy
 from cloud.campaigns.facts import dtc_facts, phase_counts, uncounted
 from cloud.campaigns.model import ALIVE, CampaignRow, CampaignState, MemberRow, PhaseKind, PhaseRow, PhaseState
 from cloud.campaigns.plan import PhasePlan, Plan, last_positions, phases_of
@@ -37,6 +37,7 @@ from cloud.db import Database
 from cloud.errors import Conflict
 from cloud.log import get_logger
 from cloud.updates.model import ReleaseRow, ReleaseState
+from gateway.wire.uptane import InstallPolicy
 
 log = get_logger("cloud.campaigns")
 SECOND_NS = 1_000_000_000
@@ -130,7 +131,8 @@ class CampaignEngine:
             if release is None or release.state != ReleaseState.PUBLISHED:
                 raise Conflict("the release is not published")
             plan = plan_of(row)
-            total = await draw_members(session, row.id, plan, row.seed)
+            async with roomy(session):
+                total = await draw_members(session, row.id, plan, row.seed)
             if not total:
                 raise Conflict("no selected vehicle needs the release")
             first = 1
@@ -191,7 +193,7 @@ class CampaignEngine:
             "first": phase.assigned_through + 1,
             "last": last,
             "now": now_ns,
-            "policy": policy_of(plan),
+            "policy": await policy_of(session, plan),
         }
         if phase.kind == PhaseKind.RETRY:
             await slices.retry_slice(
@@ -229,7 +231,8 @@ class CampaignEngine:
             )
             freed = joined = 0
             if fresh.state == CampaignState.RUNNING:
-                common = {"campaign": fresh.id, "release": fresh.release_id, "now": now_ns, "policy": policy_of(plan)}
+                common: dict[str, Any] = {"campaign": fresh.id, "release": fresh.release_id, "now": now_ns}
+                common["policy"] = await policy_of(session, plan)
                 freed = await slices.assign_freed(session, by=fresh.created_by, limit=limit, **common)
                 joined = await self._join(session, fresh, plan, now_ns)
             if max(timed_out, freed) < limit:  # otherwise there is more: look again at the next tick
@@ -381,7 +384,7 @@ class CampaignEngine:
                     first=phase.assigned_through + 1,
                     last=last,
                     now=now_ns,
-                    policy=policy_of(plan_of(fresh)),
+                    policy=WAY_BACK,
                 )
                 phase.assigned_through, fresh.changed_ns = last, now_ns
             moved = True
@@ -402,6 +405,16 @@ class CampaignEngine:
         return fresh if fresh is not None and fresh.revision == seen.revision else None
 
 
-def policy_of(plan: Plan) -> bytes:
-    """The policy as assignments carry it."""
-    return msgspec.json.encode(plan.policy)
+#: Of assignments that send a vehicle back: no window, no question, over any link. The vehicle's own preconditions hold.
+WAY_BACK = msgspec.json.encode(InstallPolicy(is_critical=True))
+
+
+async def policy_of(session: AsyncSession, plan: Plan) -> bytes:
+    """The policy as assignments carry it: what the plan says, and never less careful than the release."""
+    release = await session.get(ReleaseRow, plan.release)
+    policy = plan.policy
+    if release is not None:
+        needs_consent = policy.needs_consent or release.needs_consent
+        is_critical = policy.is_critical or release.is_critical
+        policy = msgspec.structs.replace(policy, needs_consent=needs_consent, is_critical=is_critical)
+    return msgspec.json.encode(policy)

@@ -425,6 +425,24 @@ async def test_the_policy_of_the_plan_travels_with_each_assignment(tmp_path: Pat
         assert [msgspec.json.decode(row[0], type=InstallPolicy) for row in kept] == [policy]
 
 
+async def test_a_plan_never_takes_back_the_consent_that_its_release_asks_for(tmp_path: Path) -> None:
+    async with fleet_in(tmp_path) as fleet:
+        await fleet.release(1)
+        await fleet.release(2)
+        await fleet.sql("UPDATE releases SET needs_consent = 1")
+        await fleet.vehicles(numbered(2))
+        night = InstallPolicy(window_start_min=60, window_end_min=120)
+        campaign = await fleet.started(plan_for(2, *ALL_AT_ONCE, policy=night))
+        await fleet.ticks()
+        kept = msgspec.json.decode(await fleet.one("SELECT policy FROM assignments"), type=InstallPolicy)
+        assert kept == msgspec.structs.replace(night, needs_consent=True)
+        await fleet.report(campaign, "succeeded")
+        await fleet.act(campaign, Action.ROLL_BACK)
+        await fleet.ticks()
+        back = await fleet.one("SELECT policy FROM assignments WHERE is_rollback")
+        assert msgspec.json.decode(back, type=InstallPolicy) == InstallPolicy(is_critical=True)  # waits for no window
+
+
 async def test_an_operator_may_finish_with_what_there_is(tmp_path: Path) -> None:
     async with fleet_in(tmp_path) as fleet:
         await fleet.release(2)
