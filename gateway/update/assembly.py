@@ -233,6 +233,8 @@ class Updates:
                 on_attack=builder.saw,
                 limits=Limits(failures=section.attempts, within_s=section.conditions_within_s),
                 report_s=section.report_s,
+                ecu_image=ecus.installed if ecus is not None else None,
+                keep=lambda wanted: store.keep([*wanted, *(ecus.needed() if ecus is not None else ())]),
             )
         )
         manifests: _Manifests | _NoManifests = _NoManifests()
@@ -256,7 +258,7 @@ class Updates:
             poll_s=section.poll_s,
             on_attack=builder.saw,
         )
-        components: list[Component] = [_Keeper(verifier, engine, self.signals, store, ecus)]
+        components: list[Component] = [_Watch(verifier, engine, self.signals, ecus)]
         if isinstance(sender, ReportSender):
             components.append(sender)
         components.append(service)
@@ -404,49 +406,35 @@ class _Silent:
         """See ``UpdateReporter``."""
 
 
-class _Keeper:
-    """Keeps on the disk what an open update needs, listens to whole buses on trial, and ends the verifier."""
+class _Watch:
+    """Finishes sets of ECUs that a stop interrupted, listens to whole buses on trial, and ends the verifier."""
 
-    name, drain_s, optional = "update-files", 0.0, True
+    name, drain_s, optional = "update-watch", 0.0, True
 
     def __init__(
-        self,
-        verifier: UptaneVerifier,
-        engine: UpdateEngine,
-        signals: WatchedSignals,
-        store: DownloadStore,
-        ecus: EcuSet | None,
+        self, verifier: UptaneVerifier, engine: UpdateEngine, signals: WatchedSignals, ecus: EcuSet | None
     ) -> None:
-        self._verifier, self._engine, self._signals = verifier, engine, signals
-        self._store, self._ecus = store, ecus
-        self._kept: tuple[str, str] | None = None
+        self._verifier, self._engine, self._signals, self._ecus = verifier, engine, signals, ecus
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """See ``Component``."""
         task_status.started()
         try:
+            if self._ecus is not None and not self._engine.journal.is_open:
+                await self._recover(self._ecus)
             while True:
-                journal = self._engine.journal
-                self._signals.is_on_trial = journal.stage is Stage.TRIAL
-                if (journal.key, journal.stage) != self._kept:
-                    try:
-                        await anyio.to_thread.run_sync(self._keep, journal)
-                        self._kept = journal.key, journal.stage
-                    except GatewayError as error:
-                        log.warning("update_files_not_kept", extra={"error": str(error)})
+                self._signals.is_on_trial = self._engine.journal.stage is Stage.TRIAL
                 await anyio.sleep(LOOK_S)
         finally:
             self._verifier.close()
 
-    def _keep(self, journal: Journal) -> None:
-        needed = list(self._ecus.needed()) if self._ecus is not None else []
-        if journal.is_open:
-            for target in journal.update.targets:
-                needed += [target.image, *(offer.delta for offer in target.deltas)]
-                needed += [target.fallback] if target.fallback is not None else []
-        self._store.keep(needed)
-        if not journal.is_open:
-            self._store.clean()
+    @staticmethod
+    async def _recover(ecus: EcuSet) -> None:
+        """A set whose update has ended is put back, whatever the Director says today."""
+        try:
+            await ecus.recover()
+        except GatewayError as error:
+            log.error("update_set_not_whole", extra={"error": str(error)})
 
 
 async def _answers(router: Router, ecu: EcuConfig) -> bool:
