@@ -16,7 +16,7 @@ from gateway.update.model import AttackError, VerifiedTarget
 from gateway.uptane.director import Order, read_orders
 from gateway.uptane.floor import MAX_VERSION
 from gateway.uptane.refusal import TUF_ERRORS, refusal, rules_of
-from gateway.uptane.trust import good_signers
+from gateway.uptane.signers import good_signers
 from gateway.wire.uptane import MAX_DIRECTOR_TARGETS_BYTES
 
 

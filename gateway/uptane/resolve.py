@@ -13,19 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import msgspec
 from tuf.api.metadata import DelegatedRole, Delegations, Role, TargetFile, Targets
 
 from gateway.update.model import AttackError
-from gateway.uptane.names import by_normal_name
 from gateway.uptane.steps import Steps
 from gateway.uptane.trust import TrustedRepository
 from gateway.wire.uptane import DELEGATION_HARDWARE_FIELD, MULTI_ROLE_FIELD
 
 #: Roles looked at for one image, and how deep: what is beyond is not found.
 MAX_ROLES, MAX_DEPTH = 64, 16
-MAX_ROLE_NAME_CHARACTERS = 100
+#: Of a role's name, percent-encoded: it becomes the name of a file.
+MAX_ROLE_NAME_BYTES = 200
 
 
 class MultiRole(msgspec.Struct, frozen=True):
@@ -102,11 +103,11 @@ def _visit(search: _Search, role: str, delegator: str, above: frozenset[str], vi
     targets = yield from _load(search, role, delegator, above)
     visited.add(role)
     try:
-        written = by_normal_name(targets.targets)
+        target = search.repository.target(role, search.path)
     except ValueError as error:
         raise _bad(search, role, str(error)) from error
-    if search.path in written:
-        return _Result(targets.targets[written[search.path]])
+    if target is not None:
+        return _Result(target)
     if targets.delegations is None:
         return _Result()
     above |= {role}
@@ -128,7 +129,7 @@ def _load(search: _Search, role: str, delegator: str, above: frozenset[str]) -> 
     if search.visits_left <= 0 or len(above) >= MAX_DEPTH:
         raise _bad(search, role, f"more than {MAX_ROLES} roles, or {MAX_DEPTH} levels, of delegations")
     search.visits_left -= 1
-    if len(role) > MAX_ROLE_NAME_CHARACTERS:
+    if len(quote(role, "")) > MAX_ROLE_NAME_BYTES:
         raise _bad(search, role[:40], "its name is too long")
     try:
         return (yield from search.repository.load_role(role, delegator))

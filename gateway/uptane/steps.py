@@ -37,11 +37,7 @@ Steps: TypeAlias = Generator[Step, Answer, _T]
 
 
 def fetch(repository: str, name: str, max_bytes: int) -> Steps[bytes | None]:
-    """Ask for a metadata file; also refuses what is longer than asked for, whoever delivered it.
-
-    Raises:
-        AttackError: it is longer (endless data).
-    """
+    """Ask for a metadata file; None: there is none of that name. What comes may be longer than asked for."""
     answer = yield Fetch(repository, name, max_bytes)
     return answer if isinstance(answer, bytes) else None
 

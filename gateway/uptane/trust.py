@@ -6,27 +6,26 @@ that a Timestamp owes (R12), sizes, and that a threshold is met by different key
 names.
 
 ``TrustedMetadataSet`` is not part of python-tuf's public interface. It is used in this file only, and
-``tests/gateway/uptane/test_trust.py`` fails when its shape changes.
+``tests/gateway/uptane/test_hostile.py`` fails when its shape changes.
 """
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer import Key
 from tuf.api.exceptions import BadVersionNumberError, EqualVersionNumberError, ExpiredMetadataError
-from tuf.api.metadata import Metadata, MetaFile, Role, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
 
 from gateway.errors import ConfigError, TransportError
 from gateway.update.model import AttackError
 from gateway.uptane.floor import MAX_VERSION, Mark, RepositoryMarks
+from gateway.uptane.names import by_normal_name
 from gateway.uptane.refusal import TUF_ERRORS, Rules, refusal, rules_of
+from gateway.uptane.signers import digest_of, good_signers, is_outdated
 from gateway.uptane.steps import Steps, fetch
 from gateway.uptane.store import MetadataStore
 from gateway.wire.uptane import (
@@ -39,39 +38,6 @@ from gateway.wire.uptane import (
 
 #: New roots taken in one refresh; the next one goes on from there.
 MAX_ROOTS = 256
-
-
-def fingerprint(key: Key) -> str:
-    """A key by itself, whatever it is called."""
-    text = f"{key.keytype} {key.scheme} {sorted(key.keyval.items())}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def good_signers(delegator: Root | Targets, role: str, metadata: Metadata[Any]) -> set[str]:
-    """Fingerprints of the keys of ``role`` whose signatures are good. Raises as python-tuf (``TUF_ERRORS``)."""
-    payload = metadata.signed_bytes
-    good: set[str] = set()
-    for key_id in delegator.get_delegated_role(role).keyids:
-        if key_id not in metadata.signatures:
-            continue
-        key = delegator.get_key(key_id)
-        try:
-            key.verify_signature(metadata.signatures[key_id], payload)
-        except UnverifiedSignatureError:
-            continue
-        good.add(fingerprint(key))
-    return good
-
-
-def is_outdated(signers: tuple[str, ...], delegator: Root | Targets, role: Role) -> bool:
-    """Whether what ``signers`` signed would not be accepted with the keys that the role has now (CR5)."""
-    present = set()
-    for key_id in role.keyids:
-        try:
-            present.add(fingerprint(delegator.get_key(key_id)))
-        except ValueError:
-            continue
-    return len(present & set(signers)) < role.threshold
 
 
 class TrustedRepository:
@@ -89,6 +55,7 @@ class TrustedRepository:
         self._kept_roots: dict[int, bytes] = {}
         self._raw: dict[str, bytes] = {}  # delegated roles, by name
         self._digests: dict[str, str] = {}
+        self._names: dict[str, dict[str, str]] = {}
         try:
             self._set = TrustedMetadataSet(bootstrap, EnvelopeType.METADATA)
             self._check_signed("root", bootstrap, self._set.root)
@@ -332,6 +299,18 @@ class TrustedRepository:
             raise AttackError("drop request", "CG2", f"{what}: {name} is in the snapshot but cannot be had")
         return self._accept_role(role, delegator, data)
 
+    def target(self, role: str, path: str) -> TargetFile | None:
+        """What a role that was loaded lists under a name in normal form.
+
+        Raises:
+            ValueError: a name is there twice, written in two ways.
+        """
+        targets = self._targets_of(role).targets
+        if role not in self._names:
+            self._names[role] = by_normal_name(targets)
+        written = self._names[role].get(path)
+        return None if written is None else targets[written]
+
     def _accept_role(self, role: str, delegator: str, data: bytes) -> Targets:
         rules, parent = rules_of(role), self._delegator(delegator)
         mark_name = role if delegator == "root" else f"{delegator} > {role}"
@@ -462,8 +441,3 @@ class TrustedRepository:
         self._kept.clear()
         if Snapshot.type in self._set:
             self._store.keep_only({name.removesuffix(".json") for name in self.snapshot.meta})
-
-
-def digest_of(metadata: Metadata[Any]) -> str:
-    """SHA-256 of the signed part: the same for a file that only got another signature."""
-    return hashlib.sha256(metadata.signed_bytes).hexdigest()

@@ -273,9 +273,10 @@ def test_rd4_a_role_may_have_any_name_and_stays_in_its_folder(cloud: Cloud, vehi
     assert outside == []
 
 
-def test_rd4_a_role_with_a_name_longer_than_files_have_is_not_found(cloud: Cloud, vehicle: Vehicle) -> None:
-    cloud.image.delegate("x" * 101, ["supplier/*"])
-    cloud.image.add_image(brakes(), role="x" * 101)
+@pytest.mark.parametrize("name", ["x" * 201, "é" * 50])
+def test_rd4_a_role_with_a_name_longer_than_files_have_is_not_found(cloud: Cloud, vehicle: Vehicle, name: str) -> None:
+    cloud.image.delegate(name, ["supplier/*"])
+    cloud.image.add_image(brakes(), role=name)
     want(cloud, brakes())
     assert vehicle.refused().rule == "RD4"
 
