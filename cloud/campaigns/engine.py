@@ -248,8 +248,6 @@ class CampaignEngine:
         joined = await add_joiners(session, row.id, plan, row.seed, row.started_ns, max(top, last_phase.last))
         if joined:
             last_phase.last = max(top, last_phase.last) + joined
-            if last_phase.state in (PhaseState.PASSED, PhaseState.LEFT):
-                return joined  # a retry is under way; they are assigned when it is over
             record_change(session, row, SYSTEM, now_ns, "join", f"{joined} vehicles enrolled since")
         return joined
 

@@ -24,14 +24,19 @@ AND p.campaign_id = m.campaign_id AND p.kind = 'rollout' AND m.position BETWEEN 
 GROUP BY p.number, m.skipped"""
 _MEMBERS = "SELECT count(*) FROM campaign_vehicles WHERE campaign_id = :campaign AND position BETWEEN :first AND :last"
 
-# Open, and nothing can be expected: not heard of since ``seen``, or offered or waiting in it since ``waiting``.
+# Open, and nothing can be expected: not heard of since ``seen`` in whatever way, or offered (or waiting in the vehicle)
+# since ``waiting``.
 _UNCOUNTED = """
 SELECT count(*) FROM assignments a
 LEFT JOIN check_ins c ON c.vehicle_id = a.vehicle_id
-LEFT JOIN vehicle_updates u ON u.vehicle_id = a.vehicle_id AND u.assignment_id = a.id
+LEFT JOIN vehicle_updates u ON u.vehicle_id = a.vehicle_id
+LEFT JOIN vehicles v ON v.id = a.vehicle_id
 WHERE a.campaign_id = :campaign AND a.phase = :phase AND (
-    (a.state IN ('assigned', 'offered') AND (coalesce(c.received_ns, 0) < :seen OR a.offered_ns < :waiting))
-    OR (a.state = 'running' AND u.state = 'waiting' AND coalesce(a.started_ns, a.created_ns) < :waiting))"""
+    (a.state IN ('assigned', 'offered') AND (a.offered_ns < :waiting OR (coalesce(c.received_ns, 0) < :seen
+        AND max(coalesce(a.offered_ns, 0), coalesce(u.reported_ns, 0), coalesce(u.manifest_ns, 0),
+            coalesce(v.enrolled_ns, 0)) < :seen)))
+    OR (a.state = 'running' AND u.state = 'waiting' AND u.assignment_id = a.id
+        AND coalesce(a.started_ns, a.created_ns) < :waiting))"""
 
 # Codes first, by the time of their last change; vehicles are looked up from there.
 _FORWARD = "kind != 'rollback'"
