@@ -11,6 +11,7 @@ from litestar.static_files import create_static_files_router
 from cloud.auth.middleware import role
 from cloud.auth.model import Role
 from cloud.console.admin_pages import ADMIN_PAGES
+from cloud.console.campaign_pages import CAMPAIGN_PAGES
 from cloud.console.diagnostic_pages import DIAGNOSTIC_PAGES
 from cloud.console.fleet_pages import FLEET_PAGES
 from cloud.console.render import FOLDER, HOME, AnyRequest, go, page_error
@@ -46,6 +47,7 @@ _pages = Router(
         *VEHICLE_PAGES,
         *VEHICLE_FAULT_PAGES,
         *DIAGNOSTIC_PAGES,
+        *CAMPAIGN_PAGES,
         *ADMIN_PAGES,
         _static,
         nowhere,
