@@ -17,6 +17,8 @@ from pathlib import Path
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "outrider" / "debs"
 UUID = "00000000-0000-0000-0000-000000000000"
 EXT4_SPARE = 1.25
+#: Below usr/share: compressed documents, which images for vehicles leave out.
+NOT_IN_A_VEHICLE = ("doc", "man", "info", "lintian")
 
 #: Updated in the large pair: what a gateway has of what security updates touch.
 LARGE_UPDATE = (
@@ -47,7 +49,7 @@ LARGE_REST = (
 )
 #: A pair that is quick to fetch, unpack and build; for every run of the tests.
 SMALL_UPDATE = ("libssl3", "openssl", "libexpat1", "liblzma5", "xz-utils", "libpng16-16")
-SMALL_REST = ("libc6", "coreutils", "bash", "network-manager", "systemd", "libicu72", "util-linux", "libstdc++6")
+SMALL_REST = ("libc6", "bash", "libicu72", "libstdc++6", "dbus", "kmod")
 
 
 class NotAvailable(Exception):
@@ -108,6 +110,8 @@ def _unpack(files: Sequence[Path], folder: Path) -> None:
     folder.mkdir()
     for file in files:
         _run("dpkg-deb", "-x", str(file), str(folder))
+    for name in NOT_IN_A_VEHICLE:
+        shutil.rmtree(folder / "usr" / "share" / name, ignore_errors=True)
 
 
 def erofs(tree: Path, image: Path) -> None:
