@@ -15,8 +15,10 @@ from cloud.console.campaign_pages import CAMPAIGN_PAGES
 from cloud.console.diagnostic_pages import DIAGNOSTIC_PAGES
 from cloud.console.fleet_pages import FLEET_PAGES
 from cloud.console.render import FOLDER, HOME, AnyRequest, go, page_error
+from cloud.console.update_pages import UPDATE_PAGES
 from cloud.console.vehicle_fault_pages import VEHICLE_FAULT_PAGES
 from cloud.console.vehicle_pages import VEHICLE_PAGES
+from cloud.console.vehicle_update_pages import VEHICLE_UPDATE_PAGES
 from cloud.errors import CloudError, NotFound
 from cloud.history.telemetry import telemetry_of
 
@@ -46,8 +48,10 @@ _pages = Router(
         *FLEET_PAGES,
         *VEHICLE_PAGES,
         *VEHICLE_FAULT_PAGES,
+        *VEHICLE_UPDATE_PAGES,
         *DIAGNOSTIC_PAGES,
         *CAMPAIGN_PAGES,
+        *UPDATE_PAGES,
         *ADMIN_PAGES,
         _static,
         nowhere,

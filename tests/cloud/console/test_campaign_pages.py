@@ -269,13 +269,15 @@ async def test_hostile_names_are_text_on_the_pages_of_campaigns(tmp_path: Path) 
         fleet = await a_fleet(cloud, clock)
         await fleet.sql("UPDATE releases SET name = :name WHERE id = 2", name=name)
         await fleet.sql("UPDATE vehicles SET model = :name, region = '\"><i>x'", name=name)
-        await client.post(f"{ROOT}/new", data={**FORM, "name": name, "notes": name, "do": "submit"})
+        await fleet.desk.create(read_plan({**FORM, "name": "to be renamed"}), CLI)
+        assert (await client.post(f"{ROOT}/1/edit", data={**FORM, "name": name, "notes": name})).status_code == 303
+        await act(client, 1, "submit")
         await act(client, 1, "approve", reason=name)
         await act(client, 1, "start")
         await fleet.ticks()
         await fleet.report(1, "failed", count=1)
         await fleet.sql("UPDATE assignments SET detail = :name, attack = :name", name=name)
-        await act(client, 1, "pause", reason=name)
+        assert (await act(client, 1, "pause", reason=name)).status_code == 303
         for path in (ROOT, *(f"{ROOT}/1{part}" for part in PARTS), f"{ROOT}/new?copy_of=1"):
             text = (await client.get(path)).text
             assert name not in text, path
