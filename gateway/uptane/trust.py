@@ -111,6 +111,8 @@ class TrustedRepository:
         try:
             self._update_root(data)
         except AttackError:
+            if self.root.version >= version:
+                raise
             return False
         return True
 

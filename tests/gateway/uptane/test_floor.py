@@ -63,6 +63,33 @@ def test_ct3_cs4_cg4_a_replay_is_refused_whatever_became_of_the_metadata(
     assert vehicle.refresh().assignment == "again"
 
 
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
+def test_ct3_cs4_cg4_another_content_of_a_trusted_version_is_refused_also_when_the_metadata_is_lost(
+    cloud: Cloud, vehicle: Vehicle, wanted: Image, role: str
+) -> None:
+    vehicle.refresh()
+    vehicle.verifier.close()
+    for path in (vehicle.directory / "director").rglob("*.json"):
+        path.unlink()
+    vehicle.restart()
+    director = cloud.director
+    if role == "targets":
+        director.instruct(assignment="other")
+        director.targets.version -= 1
+        director.publish_targets()
+    if role == "snapshot":
+        director.snapshot.version -= 1
+        director.snapshot.unrecognized_fields["x"] = 1
+    if role == "timestamp":
+        director.timestamp.version -= 1
+        director.timestamp.unrecognized_fields["x"] = 1
+    else:
+        director.publish_snapshot()
+    director.publish_timestamp()
+    error = vehicle.refused()
+    assert (error.attack, error.rule) == ("rollback", {"timestamp": "CT3", "snapshot": "CS4", "targets": "CG4"}[role])
+
+
 def test_one_damaged_copy_loses_nothing(
     cloud: Cloud, vehicle: Vehicle, advanced: tuple[dict[str, bytes], dict[str, bytes], Path]
 ) -> None:

@@ -122,6 +122,27 @@ def test_cr2_one_root_key_under_two_names_is_one_signature(tmp_path: Path, name:
 
 
 @BOTH
+def test_cr2_one_key_of_the_root_before_under_two_names_is_one_signature(
+    cloud: Cloud, vehicle: Vehicle, wanted: Image, name: str
+) -> None:
+    repository = repository_of(cloud, name)
+    first = repository.signers["root"]
+    one, other = new_key(), new_key()
+    twin = deepcopy(one)
+    twin.public_key.keyid = "d" * 64
+    repository.set_keys("root", [one, twin, other], threshold=2)
+    repository.files["2.root.json"] = repository.publish_root()
+    repository.files["2.root.json"] = repository.sign(repository.root, [*first, one, other])
+    assert vehicle.refresh().targets[0].image == wanted.facts
+    repository.set_keys("root", [new_key()])
+    repository.publish_root()
+    repository.files["3.root.json"] = repository.sign(repository.root, [one, twin, *repository.signers["root"]])
+    ask_both(cloud)
+    error = vehicle.refused()
+    assert (error.attack, error.rule) == ("arbitrary software", "CR2")
+
+
+@BOTH
 @pytest.mark.parametrize("step", [-1, 0, 2, 40])
 def test_cr3_the_next_root_has_the_next_version(
     cloud: Cloud, vehicle: Vehicle, wanted: Image, name: str, step: int
@@ -167,12 +188,22 @@ def test_cr3_a_second_chain_of_roots_by_leaked_keys_is_not_the_one_that_was_trus
     for path in (vehicle.directory / name).rglob("*.json"):
         path.unlink()
     other.version = 2
+    honest = repository.files["2.root.json"]
     repository.files["2.root.json"] = repository.sign(other, leaked["root"])
     if name == "image":
         ask_both(cloud)
     vehicle.restart()
     error = vehicle.refused()
     assert (error.attack, error.rule) == ("rollback", "CR3")
+    # Nor when it lies on the disk already, and the honest one can still be had.
+    roots = vehicle.directory / name / "roots"
+    roots.mkdir(parents=True, exist_ok=True)
+    (roots / "2.json").write_bytes(repository.files["2.root.json"])
+    repository.files["2.root.json"] = honest
+    ask_both(cloud)
+    vehicle.restart()
+    assert vehicle.refresh().assignment == "other"
+    assert (roots / "2.json").read_bytes() == honest
 
 
 @BOTH
