@@ -96,8 +96,8 @@ async def _signing(rig: Rig, car: Car) -> float:
     """CPU seconds of one set."""
     updates = rig.cloud.services.updates
     async with rig.cloud.services.db.read() as session:
-        root = await updates.repositories.root(session, "director")
-        there = await open_assignment(session, car.id)
+        root = await session.run_sync(updates.repositories.root, "director")
+        there = await session.run_sync(open_assignment, car.id)
         row = await session.get(AssignmentPlanRow, there.id) if there else None
     assert root is not None
     plan = msgspec.json.decode(row.plan, type=Plan) if row else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from cloud.auth.model import AuditRow
 
@@ -20,7 +21,9 @@ SYSTEM = Actor("system")
 CLI = Actor("cli")
 
 
-def record(session: AsyncSession, actor: Actor, now_ns: int, action: str, target: str, detail: str = "") -> None:
+def record(
+    session: AsyncSession | Session, actor: Actor, now_ns: int, action: str, target: str, detail: str = ""
+) -> None:
     """Add a row; it becomes durable with the caller's change, or not at all."""
     session.add(
         AuditRow(

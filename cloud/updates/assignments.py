@@ -151,14 +151,14 @@ class Assignments:
             session.add(row)
             await session.flush()
             try:
-                await plan_for(session, row)
+                await session.run_sync(plan_for, row)
             except Unsatisfiable as error:
                 raise Conflict(f"{release.name} cannot be installed on {vehicle_id}: {error}") from error
             record(session, actor, now_ns, "update.assign", vehicle_id, release.name)
             return _assignment_view(row, release)
 
     async def _make_way(self, session: AsyncSession, vehicle_id: str, wanted: AssignOrder, now_ns: int) -> None:
-        there = await open_assignment(session, vehicle_id)
+        there = await session.run_sync(open_assignment, vehicle_id)
         if there is None:
             return
         if not wanted.replace:
@@ -175,7 +175,7 @@ class Assignments:
         """
         now_ns = self._clock.now_ns()
         async with self._db.write() as session:
-            row = await open_assignment(session, vehicle_id)
+            row = await session.run_sync(open_assignment, vehicle_id)
             if row is None:
                 raise NotFound(f"{vehicle_id!r} has no open assignment")
             finish(row, AssignmentState.CANCELLED, now_ns, f"cancelled by {actor.name}")
@@ -294,7 +294,7 @@ async def _ecu_views(session: AsyncSession, vehicle_id: str, plan: Plan | None, 
     versions = {ecu: item.must_match.version for item in (plan.targets if plan else ()) for ecu in item.ecus}
     progress = {ecu.ecu: ecu for ecu in report.ecus}
     views = []
-    for unit in await vehicle_units(session, vehicle_id):
+    for unit in await session.run_sync(vehicle_units, vehicle_id):
         row = by_name.get(unit.name) if not unit.is_payload else None
         is_done = plan is None or plan.wanted.get(unit.name, unit.sha256) == unit.sha256
         views.append(

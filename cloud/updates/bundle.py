@@ -56,7 +56,7 @@ async def write_bundle(
     updates = services.updates
     release = await updates.releases.by_name(release_name)
     async with services.db.read() as session:
-        there = await open_assignment(session, vehicle_id)
+        there = await session.run_sync(open_assignment, vehicle_id)
     if there is None or there.release_id != release.id:
         await updates.assignments.assign(vehicle_id, AssignOrder(release_id=release.id), actor)
     life_ns = int(days * DAY_NS)
@@ -65,7 +65,7 @@ async def write_bundle(
         "image": await updates.repositories.long_lived(life_ns),
     }
     async with services.db.write() as session:
-        there = await open_assignment(session, vehicle_id)
+        there = await session.run_sync(open_assignment, vehicle_id)
         row = await session.get(AssignmentPlanRow, there.id) if there else None
         if there is None or row is None:
             raise Conflict(f"{vehicle_id} cannot install {release.name} now; has it registered its ECUs?")

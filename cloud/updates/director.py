@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from tuf.api.metadata import MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from cloud.auth.audit import SYSTEM, record
@@ -101,8 +102,7 @@ class Director:
         """
         if not 16 <= len(nonce) <= 64:
             raise InvalidInput("a nonce has 16 to 64 bytes", where="nonce")
-        async with self._db.read() as session:
-            root = await self._repositories.root(session, DIRECTOR)
+        root = await self._db.read_in_thread(lambda session: self._repositories.root(session, DIRECTOR))
         if root is None:
             raise Unavailable("the Director has no root yet", retry_after_s=600)
         payload = msgspec.json.encode(SignedTime(vehicle_id, nonce, self._clock.now_ns()))
@@ -146,48 +146,52 @@ class Director:
             )
 
     async def _timestamp(self, vehicle_id: str) -> bytes | None:
-        async with self._db.read() as session:
-            root = await self._repositories.root(session, DIRECTOR)
-            if root is None:
-                return None
-            open_one = await open_assignment(session, vehicle_id)
-            plan = await session.get(AssignmentPlanRow, open_one.id) if open_one else None
-            if open_one is None or (plan is not None and open_one.state != AssignmentState.ASSIGNED):
-                content = await self._content(session, vehicle_id, open_one, plan)
-                row = await self._current(session, vehicle_id, content.digest(root))
-                if row is not None:
-                    return row.timestamp
-        async with self._db.write() as session:
-            return await self._make(session, vehicle_id, root)
+        root, found = await self._db.read_in_thread(lambda session: self._kept(session, vehicle_id))
+        if root is None or found is not None:
+            return found
+        return await self._db.write_in_thread(lambda session: self._make(session, vehicle_id, root))
 
-    async def _current(self, session: AsyncSession, vehicle_id: str, digest: bytes) -> DirectorFilesRow | None:
+    def _kept(self, session: Session, vehicle_id: str) -> tuple[Root | None, bytes | None]:
+        """The root in force, and the Timestamp if it need not be made anew."""
+        root = self._repositories.root(session, DIRECTOR)
+        if root is None:
+            return None, None
+        open_one = open_assignment(session, vehicle_id)
+        plan = session.get(AssignmentPlanRow, open_one.id) if open_one else None
+        if open_one is not None and (plan is None or open_one.state == AssignmentState.ASSIGNED):
+            return root, None
+        content = self._content(session, vehicle_id, open_one, plan)
+        row = self._current(session, vehicle_id, content.digest(root))
+        return root, row.timestamp if row else None
+
+    def _current(self, session: Session, vehicle_id: str, digest: bytes) -> DirectorFilesRow | None:
         """The files in force, if they say this and live long enough."""
-        state = await session.get(VehicleUpdateRow, vehicle_id)
+        state = session.get(VehicleUpdateRow, vehicle_id)
         if state is None or state.content_digest != digest:
             return None
         if state.expires_ns - self._clock.now_ns() < self._config.director_s * S_NS / 2:
             return None
-        return await session.get(DirectorFilesRow, (vehicle_id, state.targets_version))
+        return session.get(DirectorFilesRow, (vehicle_id, state.targets_version))
 
-    async def _make(self, session: AsyncSession, vehicle_id: str, root: Root) -> bytes:
+    def _make(self, session: Session, vehicle_id: str, root: Root) -> bytes:
         now_ns = self._clock.now_ns()
-        open_one = await open_assignment(session, vehicle_id)
-        plan = await self._offer(session, open_one, now_ns) if open_one else None
+        open_one = open_assignment(session, vehicle_id)
+        plan = self._offer(session, open_one, now_ns) if open_one else None
         if open_one is not None and open_one.state not in OPEN_ASSIGNMENTS:
             open_one = None  # it just turned out that it cannot be done
-        content = await self._content(session, vehicle_id, open_one if plan else None, plan)
+        content = self._content(session, vehicle_id, open_one if plan else None, plan)
         digest = content.digest(root)
-        row = await self._current(session, vehicle_id, digest)
+        row = self._current(session, vehicle_id, digest)
         if row is None:
-            row = await self._write(session, vehicle_id, content, digest, root, now_ns)
+            row = self._write(session, vehicle_id, content, digest, root, now_ns)
         return row.timestamp
 
-    async def _offer(self, session: AsyncSession, assignment: AssignmentRow, now_ns: int) -> AssignmentPlanRow | None:
+    def _offer(self, session: Session, assignment: AssignmentRow, now_ns: int) -> AssignmentPlanRow | None:
         """The assignment's plan, made now if there is none. None: it waits for an inventory, or failed."""
-        plan = await session.get(AssignmentPlanRow, assignment.id)
+        plan = session.get(AssignmentPlanRow, assignment.id)
         if plan is None:
             try:
-                made = await plan_for(session, assignment)
+                made = plan_for(session, assignment)
             except Unsatisfiable as error:
                 finish(assignment, AssignmentState.FAILED, now_ns, str(error))
                 record(session, SYSTEM, now_ns, "update.impossible", assignment.vehicle_id, str(error))
@@ -201,9 +205,9 @@ class Director:
             assignment.state, assignment.offered_ns, assignment.detail = AssignmentState.OFFERED, now_ns, ""
         return plan
 
-    async def _content(
+    def _content(
         self,
-        session: AsyncSession,
+        session: Session,
         vehicle_id: str,
         assignment: AssignmentRow | None,
         plan_row: AssignmentPlanRow | None,
@@ -211,7 +215,7 @@ class Director:
         if assignment is None or plan_row is None:
             return _Content(DirectorInstructions(vehicle=vehicle_id), None)
         plan = msgspec.json.decode(plan_row.plan, type=Plan)
-        release = await session.get(ReleaseRow, assignment.release_id)
+        release = session.get(ReleaseRow, assignment.release_id)
         instructions = DirectorInstructions(
             vehicle=vehicle_id,
             assignment=str(assignment.id),
@@ -228,25 +232,30 @@ class Director:
         Raises:
             Unavailable: there is no root yet.
         """
-        now_ns = self._clock.now_ns()
-        async with self._db.write() as session:
-            root = await self._repositories.root(session, DIRECTOR)
-            if root is None:
-                raise Unavailable("the Director has no root yet", retry_after_s=600)
-            await self._make(session, vehicle_id, root)
-            open_one = await open_assignment(session, vehicle_id)
-            plan = await session.get(AssignmentPlanRow, open_one.id) if open_one else None
-            content = await self._content(session, vehicle_id, open_one if plan else None, plan)
-            row = await self._write(session, vehicle_id, content, b"", root, now_ns, life_ns)
-            await self._write(session, vehicle_id, content, content.digest(root), root, now_ns)
-            found = {"timestamp.json": row.timestamp}
-            found[f"{row.version}.snapshot.json"], found[f"{row.version}.targets.json"] = row.snapshot, row.targets
+        found = await self._db.write_in_thread(lambda session: self._make_both(session, vehicle_id, life_ns))
         roots = await self._repositories.files(DIRECTOR)
         return {**{name: content for name, content in roots.items() if name.endswith(".root.json")}, **found}
 
-    async def _write(
+    def _make_both(self, session: Session, vehicle_id: str, life_ns: int) -> dict[str, bytes]:
+        root = self._repositories.root(session, DIRECTOR)
+        if root is None:
+            raise Unavailable("the Director has no root yet", retry_after_s=600)
+        now_ns = self._clock.now_ns()
+        self._make(session, vehicle_id, root)
+        open_one = open_assignment(session, vehicle_id)
+        plan = session.get(AssignmentPlanRow, open_one.id) if open_one else None
+        content = self._content(session, vehicle_id, open_one if plan else None, plan)
+        row = self._write(session, vehicle_id, content, b"", root, now_ns, life_ns)
+        self._write(session, vehicle_id, content, content.digest(root), root, now_ns)
+        return {
+            "timestamp.json": row.timestamp,
+            f"{row.version}.snapshot.json": row.snapshot,
+            f"{row.version}.targets.json": row.targets,
+        }
+
+    def _write(
         self,
-        session: AsyncSession,
+        session: Session,
         vehicle_id: str,
         content: _Content,
         digest: bytes,
@@ -254,26 +263,26 @@ class Director:
         now_ns: int,
         life_ns: int = 0,
     ) -> DirectorFilesRow:
-        state = await session.get(VehicleUpdateRow, vehicle_id)
+        state = session.get(VehicleUpdateRow, vehicle_id)
         if state is None:
             state = VehicleUpdateRow(vehicle_id=vehicle_id, targets_version=0)
             session.add(state)
-        last = await self._newest(session, vehicle_id)
+        last = self._newest(session, vehicle_id)
         version = next_version(max(state.targets_version or 0, last.version if last else 0), now_ns)
         expires_ns = now_ns + (life_ns or int(self._config.director_s * S_NS))
         row = self.sign(vehicle_id, content.instructions, content.plan, root, version, expires_ns)
         session.add(row)
         state.targets_version = state.snapshot_version = state.timestamp_version = version
         state.content_digest, state.expires_ns = digest, expires_ns
-        await session.flush()
+        session.flush()
         kept = (
             select(DirectorFilesRow.version)
             .where(DirectorFilesRow.vehicle_id == vehicle_id)
             .order_by(DirectorFilesRow.version.desc())
             .limit(KEEP)
         )
-        versions = (await session.scalars(kept)).all()
-        await session.execute(
+        versions = (session.scalars(kept)).all()
+        session.execute(
             delete(DirectorFilesRow).where(
                 DirectorFilesRow.vehicle_id == vehicle_id, DirectorFilesRow.version < min(versions)
             )
@@ -314,8 +323,8 @@ class Director:
         return DirectorFilesRow(vehicle_id=vehicle_id, version=version, targets=first, snapshot=second, timestamp=third)
 
     @staticmethod
-    async def _newest(session: AsyncSession, vehicle_id: str) -> DirectorFilesRow | None:
-        found: DirectorFilesRow | None = await session.scalar(
+    def _newest(session: Session, vehicle_id: str) -> DirectorFilesRow | None:
+        found: DirectorFilesRow | None = session.scalar(
             select(DirectorFilesRow)
             .where(DirectorFilesRow.vehicle_id == vehicle_id)
             .order_by(DirectorFilesRow.version.desc())
@@ -328,9 +337,9 @@ def _meta(version: int, content: bytes) -> MetaFile:
     return MetaFile(version, len(content), {"sha256": hashlib.sha256(content).hexdigest()})
 
 
-async def open_assignment(session: AsyncSession, vehicle_id: str) -> AssignmentRow | None:
+def open_assignment(session: Session, vehicle_id: str) -> AssignmentRow | None:
     """The vehicle's open assignment; there is at most one."""
-    found: AssignmentRow | None = await session.scalar(
+    found: AssignmentRow | None = session.scalar(
         select(AssignmentRow).where(
             AssignmentRow.vehicle_id == vehicle_id, AssignmentRow.state.in_([str(s) for s in OPEN_ASSIGNMENTS])
         )
@@ -338,24 +347,24 @@ async def open_assignment(session: AsyncSession, vehicle_id: str) -> AssignmentR
     return found
 
 
-async def plan_for(session: AsyncSession, assignment: AssignmentRow) -> Plan | None:
+def plan_for(session: Session, assignment: AssignmentRow) -> Plan | None:
     """What an assignment means for its vehicle as it is now; None while its ECUs are not known.
 
     Raises:
         Unsatisfiable: it cannot be done.
     """
-    release = await session.get(ReleaseRow, assignment.release_id)
+    release = session.get(ReleaseRow, assignment.release_id)
     if release is None or release.state != ReleaseState.PUBLISHED:
         raise Unsatisfiable("the release is not published")
-    units = await vehicle_units(session, assignment.vehicle_id)
+    units = vehicle_units(session, assignment.vehicle_id)
     if not units:
         return None
-    images = await release_images(session, assignment.release_id)
+    images = release_images(session, assignment.release_id)
     lost = [item.image.file.filename for item in images if not item.image.is_target]
     if lost:
         raise Unsatisfiable(f"{lost[0]} is no longer signed for")
-    deltas = await deltas_for(session, units, images)
-    return make_plan(units, images, deltas, await policy_of(session, assignment))
+    deltas = deltas_for(session, units, images)
+    return make_plan(units, images, deltas, policy_of(session, assignment))
 
 
 def finish(assignment: AssignmentRow, state: AssignmentState, now_ns: int, detail: str = "", attack: str = "") -> None:

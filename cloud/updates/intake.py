@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from cloud.auth.audit import Actor, record
 from cloud.clock import Clock
@@ -84,65 +84,75 @@ class Intake:
         """
         check_inventory(inventory)
         actor, now_ns = Actor(f"vehicle:{vehicle_id}", address), self._clock.now_ns()
-        async with self._db.write() as session:
-            rows = await _ecus(session, vehicle_id)
+
+        def work(session: Session) -> bool:
+            rows = _ecus(session, vehicle_id)
             if not rows:
-                await self._register(session, vehicle_id, inventory, now_ns)
+                self._register(session, vehicle_id, inventory, now_ns)
                 record(session, actor, now_ns, "inventory.register", vehicle_id, _names(inventory))
-                return
+                return True
             if _is_same(rows, inventory):
-                await session.execute(delete(PendingInventoryRow).where(PendingInventoryRow.vehicle_id == vehicle_id))
-                return
+                session.execute(delete(PendingInventoryRow).where(PendingInventoryRow.vehicle_id == vehicle_id))
+                return True
             content = msgspec.json.encode(inventory)
-            pending = await session.get(PendingInventoryRow, vehicle_id)
+            pending = session.get(PendingInventoryRow, vehicle_id)
             if pending is None or pending.content != content:
                 if pending is not None:
-                    await session.delete(pending)
-                    await session.flush()
+                    session.delete(pending)
+                    session.flush()
                 session.add(PendingInventoryRow(vehicle_id=vehicle_id, content=content, told_ns=now_ns))
                 record(session, actor, now_ns, "inventory.differs", vehicle_id, _names(inventory))
-        raise Conflict("these are not the ECUs that are registered; an operator must agree")
+            return False
+
+        if not await self._db.write_in_thread(work):
+            raise Conflict("these are not the ECUs that are registered; an operator must agree")
 
     async def accept_inventory(self, vehicle_id: str, actor: Actor) -> None:
         """Make the inventory that waits the registered one. Raises ``NotFound``: none waits."""
         now_ns = self._clock.now_ns()
-        async with self._db.write() as session:
-            pending = await session.get(PendingInventoryRow, vehicle_id)
+
+        def work(session: Session) -> None:
+            pending = session.get(PendingInventoryRow, vehicle_id)
             if pending is None:
                 raise NotFound(f"no inventory of {vehicle_id!r} waits to be accepted")
             inventory = msgspec.json.decode(pending.content, type=Inventory)
-            await self._register(session, vehicle_id, inventory, now_ns)
-            await session.delete(pending)
-            open_one = await open_assignment(session, vehicle_id)
+            self._register(session, vehicle_id, inventory, now_ns)
+            session.delete(pending)
+            open_one = open_assignment(session, vehicle_id)
             if open_one is not None:
-                await session.execute(delete(AssignmentPlanRow).where(AssignmentPlanRow.assignment_id == open_one.id))
+                session.execute(delete(AssignmentPlanRow).where(AssignmentPlanRow.assignment_id == open_one.id))
             record(session, actor, now_ns, "inventory.accept", vehicle_id, _names(inventory))
+
+        await self._db.write_in_thread(work)
 
     async def refuse_inventory(self, vehicle_id: str, actor: Actor) -> None:
         """Forget the inventory that waits. Raises ``NotFound``."""
-        async with self._db.write() as session:
-            pending = await session.get(PendingInventoryRow, vehicle_id)
+
+        def work(session: Session) -> None:
+            pending = session.get(PendingInventoryRow, vehicle_id)
             if pending is None:
                 raise NotFound(f"no inventory of {vehicle_id!r} waits to be accepted")
-            await session.delete(pending)
+            session.delete(pending)
             record(session, actor, self._clock.now_ns(), "inventory.refuse", vehicle_id)
 
-    async def _register(self, session: AsyncSession, vehicle_id: str, inventory: Inventory, now_ns: int) -> None:
+        await self._db.write_in_thread(work)
+
+    def _register(self, session: Session, vehicle_id: str, inventory: Inventory, now_ns: int) -> None:
         """ECUs that keep their key keep what is known of them; their report counters above all (D4)."""
         for ecu in inventory.ecus:
             query = select(VehicleEcuRow.vehicle_id, VehicleEcuRow.ecu).where(VehicleEcuRow.key_id == ecu.key_id)
-            for other, name in await session.execute(query):
+            for other, name in session.execute(query):
                 if (other, name) != (vehicle_id, ecu.ecu):
                     raise Conflict(f"the key of {ecu.ecu} is that of another ECU; each has its own")
-        old = {row.ecu: row for row in await _ecus(session, vehicle_id)}
+        old = {row.ecu: row for row in _ecus(session, vehicle_id)}
         for name in old.keys() - {ecu.ecu for ecu in inventory.ecus}:
-            await session.delete(old[name])
+            session.delete(old[name])
         for ecu in inventory.ecus:
             row = old.get(ecu.ecu)
             if row is None or row.key_id != ecu.key_id:
                 if row is not None:
-                    await session.delete(row)
-                    await session.flush()
+                    session.delete(row)
+                    session.flush()
                 row = VehicleEcuRow(vehicle_id=vehicle_id, ecu=ecu.ecu, registered_ns=now_ns, key_id=ecu.key_id)
                 row.report_counter = row.report_time_ns = 0
                 session.add(row)
@@ -160,15 +170,21 @@ class Intake:
             Refused: dropped; the reason is kept.
         """
         now_ns = self._clock.now_ns()
+
+        def work(session: Session) -> AssignmentRow | None:
+            rows = {row.ecu: row for row in _ecus(session, vehicle_id)}
+            reports, manifest = self.check(vehicle_id, signed, rows, now_ns)
+            return self._note(session, vehicle_id, rows, reports, manifest, now_ns)
+
+        def refuse(session: Session, reason: str) -> None:
+            _state_row(session, vehicle_id).manifest_problem = reason[:MAX_TEXT]
+
         try:
-            async with self._db.write() as session:
-                rows = {row.ecu: row for row in await _ecus(session, vehicle_id)}
-                reports, manifest = self.check(vehicle_id, signed, rows, now_ns)
-                ended = await self._note(session, vehicle_id, rows, reports, manifest, now_ns)
+            ended = await self._db.write_in_thread(work)
         except Refused as error:
             self.statistics.refused += 1
-            async with self._db.write() as session:
-                (await _state_row(session, vehicle_id)).manifest_problem = str(error)[:MAX_TEXT]
+            reason = str(error)
+            await self._db.write_in_thread(lambda session: refuse(session, reason))
             raise
         self.statistics.manifests += 1
         return ended
@@ -229,9 +245,9 @@ class Intake:
         _check_image(told.image, row.ecu)
         return told
 
-    async def _note(
+    def _note(
         self,
-        session: AsyncSession,
+        session: Session,
         vehicle_id: str,
         rows: dict[str, VehicleEcuRow],
         reports: list[EcuReport],
@@ -241,7 +257,7 @@ class Intake:
         hashes = {report.image.hashes["sha256"] for report in reports if report.image.hashes}
         hashes |= {image.hashes["sha256"] for image in manifest.payloads.values() if image.hashes}
         known: dict[str, ImageRow] = {}
-        for image in await session.scalars(select(ImageRow).where(ImageRow.sha256.in_(hashes))):
+        for image in session.scalars(select(ImageRow).where(ImageRow.sha256.in_(hashes))):
             known.setdefault(image.sha256, image)
         running: dict[str, str] = {}
         attack = ""
@@ -252,25 +268,25 @@ class Intake:
             row.attack, row.detail = report.attack, report.detail[:MAX_TEXT]
             running[report.ecu] = row.sha256
             attack = attack or report.attack
-        await self._note_payloads(session, vehicle_id, manifest, known, now_ns)
+        self._note_payloads(session, vehicle_id, manifest, known, now_ns)
         running |= {name: image.hashes.get("sha256", "") for name, image in manifest.payloads.items()}
-        state = await _state_row(session, vehicle_id)
+        state = _state_row(session, vehicle_id)
         state.manifest_ns, state.manifest_problem = now_ns, ""
         self.statistics.attacks += bool(attack)
-        return await self._judge(session, vehicle_id, running, attack, now_ns)
+        return self._judge(session, vehicle_id, running, attack, now_ns)
 
-    async def _note_payloads(
+    def _note_payloads(
         self,
-        session: AsyncSession,
+        session: Session,
         vehicle_id: str,
         manifest: VehicleManifest,
         known: dict[str, ImageRow],
         now_ns: int,
     ) -> None:
         query = select(VehiclePayloadRow).where(VehiclePayloadRow.vehicle_id == vehicle_id)
-        old = {row.name: row for row in await session.scalars(query)}
+        old = {row.name: row for row in session.scalars(query)}
         for name in old.keys() - manifest.payloads.keys():
-            await session.delete(old[name])
+            session.delete(old[name])
         for name, image in manifest.payloads.items():
             row = old.get(name)
             if row is None:
@@ -279,15 +295,15 @@ class Intake:
             row.reported_ns = now_ns
             _set_image(row, image, known.get(image.hashes.get("sha256", "")))
 
-    async def _judge(
-        self, session: AsyncSession, vehicle_id: str, running: dict[str, str], attack: str, now_ns: int
+    def _judge(
+        self, session: Session, vehicle_id: str, running: dict[str, str], attack: str, now_ns: int
     ) -> AssignmentRow | None:
         """An assignment has succeeded when all its ECUs run what it wants, told after it was offered."""
-        assignment = await open_assignment(session, vehicle_id)
+        assignment = open_assignment(session, vehicle_id)
         if assignment is None or assignment.state == AssignmentState.ASSIGNED:
             return None
         assignment.attack = attack or assignment.attack
-        plan_row = await session.get(AssignmentPlanRow, assignment.id)
+        plan_row = session.get(AssignmentPlanRow, assignment.id)
         if plan_row is None:
             return None
         plan = msgspec.json.decode(plan_row.plan, type=Plan)
@@ -308,14 +324,15 @@ class Intake:
         check_report(report)
         now_ns = self._clock.now_ns()
         self.statistics.reports += 1
-        async with self._db.write() as session:
+
+        def work(session: Session) -> AssignmentRow | None:
             assignment_id = int(report.assignment) if report.assignment else None
-            assignment = await session.get(AssignmentRow, assignment_id) if assignment_id else None
+            assignment = session.get(AssignmentRow, assignment_id) if assignment_id else None
             if assignment is None or assignment.vehicle_id != vehicle_id:
                 return None  # of before a restored backup, or made up: nothing to say it of
             if assignment.state not in OPEN_ASSIGNMENTS and assignment.state != report.state:
                 return None  # it has ended otherwise, and that stays
-            state = await _state_row(session, vehicle_id)
+            state = _state_row(session, vehicle_id)
             if state.assignment_id is not None and state.assignment_id > assignment.id:
                 return None  # a newer one has reported already
             state.assignment_id, state.state, state.reported_ns = assignment.id, report.state, now_ns
@@ -329,7 +346,9 @@ class Intake:
             if assignment.state != AssignmentState.RUNNING:
                 assignment.state, assignment.started_ns = AssignmentState.RUNNING, now_ns
             assignment.detail = report.detail[:MAX_TEXT]
-        return None
+            return None
+
+        return await self._db.write_in_thread(work)
 
     async def erase(self, vehicle_id: str) -> None:
         """Nothing of a vehicle stays; its rows go with the vehicle's by foreign keys, and the keys' names now."""
@@ -431,17 +450,17 @@ def _set_image(row: VehicleEcuRow | VehiclePayloadRow, image: InstalledImage, kn
     row.release_counter = max(image.release_counter, known.release_counter if known else 0)
 
 
-async def _ecus(session: AsyncSession, vehicle_id: str) -> list[VehicleEcuRow]:
-    rows = await session.scalars(select(VehicleEcuRow).where(VehicleEcuRow.vehicle_id == vehicle_id))
+def _ecus(session: Session, vehicle_id: str) -> list[VehicleEcuRow]:
+    rows = session.scalars(select(VehicleEcuRow).where(VehicleEcuRow.vehicle_id == vehicle_id))
     return list(rows.all())
 
 
-async def _state_row(session: AsyncSession, vehicle_id: str) -> VehicleUpdateRow:
-    row = await session.get(VehicleUpdateRow, vehicle_id)
+def _state_row(session: Session, vehicle_id: str) -> VehicleUpdateRow:
+    row = session.get(VehicleUpdateRow, vehicle_id)
     if row is None:
         row = VehicleUpdateRow(vehicle_id=vehicle_id)
         session.add(row)
-        await session.flush()
+        session.flush()
     return row
 
 

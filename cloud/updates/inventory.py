@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from cloud.errors import NotFound
 from cloud.updates.model import (
@@ -27,10 +27,10 @@ def file_facts(row: ImageRow) -> FileFacts:
     return FileFacts(filename=row.filename, length=row.length, hashes={"sha256": row.sha256, "sha512": row.sha512})
 
 
-async def known_images(session: AsyncSession, rows: list[ImageRow]) -> dict[int, KnownImage]:
+def known_images(session: Session, rows: list[ImageRow]) -> dict[int, KnownImage]:
     """Images with their rules, by id."""
     rules: dict[int, list[Rule]] = {}
-    for rule in await session.scalars(
+    for rule in session.scalars(
         select(ImageRuleRow).where(ImageRuleRow.image_id.in_([row.id for row in rows])).order_by(ImageRuleRow.id)
     ):
         rules.setdefault(rule.image_id, []).append(Rule(rule.rule, rule.hardware_id, rule.version, rule.min_counter))
@@ -46,17 +46,15 @@ async def known_images(session: AsyncSession, rows: list[ImageRow]) -> dict[int,
     }
 
 
-async def vehicle_units(session: AsyncSession, vehicle_id: str) -> list[Unit]:
+def vehicle_units(session: Session, vehicle_id: str) -> list[Unit]:
     """All ECUs and payload slots of a vehicle; none for one that has registered no inventory."""
-    ecus = (await session.scalars(select(VehicleEcuRow).where(VehicleEcuRow.vehicle_id == vehicle_id))).all()
+    ecus = (session.scalars(select(VehicleEcuRow).where(VehicleEcuRow.vehicle_id == vehicle_id))).all()
     if not ecus:
         return []
-    payloads = (
-        await session.scalars(select(VehiclePayloadRow).where(VehiclePayloadRow.vehicle_id == vehicle_id))
-    ).all()
+    payloads = (session.scalars(select(VehiclePayloadRow).where(VehiclePayloadRow.vehicle_id == vehicle_id))).all()
     hashes = ({row.sha256 for row in ecus} | {row.sha256 for row in payloads}) - {""}
-    rows = (await session.scalars(select(ImageRow).where(ImageRow.sha256.in_(hashes), ImageRow.kind != "delta"))).all()
-    images = await known_images(session, list(rows))
+    rows = (session.scalars(select(ImageRow).where(ImageRow.sha256.in_(hashes), ImageRow.kind != "delta"))).all()
+    images = known_images(session, list(rows))
     gateway = next((row.hardware_id for row in ecus if row.is_primary), "")
 
     def known(hardware_id: str, filename: str, sha256: str) -> KnownImage | None:
@@ -87,27 +85,27 @@ async def vehicle_units(session: AsyncSession, vehicle_id: str) -> list[Unit]:
     ]
 
 
-async def release_images(session: AsyncSession, release_id: int) -> list[ReleaseImage]:
+def release_images(session: Session, release_id: int) -> list[ReleaseImage]:
     """The images of a release."""
     items = (
-        await session.execute(
+        session.execute(
             select(ReleaseImageRow, ImageRow)
             .join(ImageRow, ImageRow.id == ReleaseImageRow.image_id)
             .where(ReleaseImageRow.release_id == release_id)
             .order_by(ReleaseImageRow.set_number, ReleaseImageRow.position, ImageRow.id)
         )
     ).all()
-    images = await known_images(session, [image for _, image in items])
+    images = known_images(session, [image for _, image in items])
     return [
         ReleaseImage(image=images[image.id], ecu=row.ecu, set_number=row.set_number, position=row.position)
         for row, image in items
     ]
 
 
-async def deltas_for(session: AsyncSession, units: list[Unit], images: list[ReleaseImage]) -> Deltas:
+def deltas_for(session: Session, units: list[Unit], images: list[ReleaseImage]) -> Deltas:
     """Signed deltas from what the vehicle runs to what the release has."""
     bases = {unit.known.id: unit.known for unit in units if unit.known is not None}
-    rows = await session.execute(
+    rows = session.execute(
         select(DeltaImageRow, ImageRow)
         .join(ImageRow, ImageRow.id == DeltaImageRow.image_id)
         .where(
@@ -126,11 +124,11 @@ async def deltas_for(session: AsyncSession, units: list[Unit], images: list[Rele
     }
 
 
-async def policy_of(session: AsyncSession, assignment: AssignmentRow) -> InstallPolicy:
+def policy_of(session: Session, assignment: AssignmentRow) -> InstallPolicy:
     """The assignment's own policy, else what the release says."""
     if assignment.policy:
         return msgspec.json.decode(assignment.policy, type=InstallPolicy)
-    release = await session.get(ReleaseRow, assignment.release_id)
+    release = session.get(ReleaseRow, assignment.release_id)
     if release is None:
         raise NotFound(f"there is no release {assignment.release_id}")
     return InstallPolicy(needs_consent=release.needs_consent, is_critical=release.is_critical)

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from tuf.api.metadata import Delegations, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from cloud.auth.audit import Actor, record
@@ -110,9 +111,9 @@ class Repositories:
         roots = await self.files(IMAGE)
         return {**{name: content for name, content in roots.items() if name.endswith(".root.json")}, **found}
 
-    async def root(self, session: AsyncSession, repository: str) -> Root | None:
+    def root(self, session: Session, repository: str) -> Root | None:
         """The root in force."""
-        row = await newest(session, repository, "root")
+        row: TufFileRow | None = session.scalar(_newest(repository, "root"))
         if row is None:
             return None
         parsed: Root = self._read(row).signed
@@ -196,7 +197,7 @@ class Repositories:
         async with self._db.read() as session:
             for repository in (DIRECTOR, IMAGE):
                 rows = {row.role: row for row in await _newest_rows(session, repository)}
-                root = await self.root(session, repository)
+                root = await session.run_sync(self.root, repository)
                 delegations = (await self.trusted(session, repository)).top
                 for role, row in sorted(rows.items()):
                     keyids, threshold = _keys_of(role, root, delegations)
@@ -347,14 +348,18 @@ def _keys_of(role: str, root: Root | None, top: Targets | None) -> tuple[list[st
     return (list(found.keyids), found.threshold) if found else ([], 0)
 
 
-async def newest(session: AsyncSession, repository: str, role: str) -> TufFileRow | None:
-    """The file of the highest version of a role."""
-    found: TufFileRow | None = await session.scalar(
+def _newest(repository: str, role: str) -> Select[Any]:
+    return (
         select(TufFileRow)
         .where(TufFileRow.repository == repository, TufFileRow.role == role)
         .order_by(TufFileRow.version.desc())
         .limit(1)
     )
+
+
+async def newest(session: AsyncSession, repository: str, role: str) -> TufFileRow | None:
+    """The file of the highest version of a role."""
+    found: TufFileRow | None = await session.scalar(_newest(repository, role))
     return found
 
 
