@@ -32,8 +32,9 @@ from gateway.wire.uptane import InstalledImage
 log = logging.getLogger(__name__)
 
 OFFLINE_LOOK_S = 10.0
-#: While these last, ECUs are not to be asked what they run.
-_BUSY = (Stage.INSTALL, Stage.RESTORE)
+#: While these last, what runs is not told: ECUs are being written, or what runs has yet to prove itself. A manifest on
+#: trial would look like success to the Director, whatever comes of the trial.
+_UNTOLD = (Stage.INSTALL, Stage.RESTORE, Stage.SWITCH, Stage.TRIAL, Stage.FALLBACK)
 
 
 class ManifestPort(Protocol):
@@ -233,7 +234,7 @@ class UpdateService:
     async def _tell(self) -> None:
         """The manifest. One that the Director drops does not keep us from looking for what would mend it (F13)."""
         journal = self.engine.journal
-        if journal.stage in _BUSY:
+        if journal.stage in _UNTOLD:
             return
         details = {}
         if journal.end not in ("", "succeeded") and not journal.is_told:

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 
 from gateway.errors import GatewayError, PeerError, TransportError
 from gateway.link.backoff import Backoff
 from gateway.runtime import HealthBoard
 from gateway.update.fetchers import Fetchers
+from gateway.update.journal import Stage
 from gateway.update.model import AttackError, VerifiedUpdate
 from gateway.update.ports import Fetcher
 from gateway.update.reporting import MAX_WAITING, ReportSender
@@ -302,3 +304,15 @@ def test_reports_that_wait_are_bounded() -> None:
         sender.tell(report(str(number), 0))
     assert len(sender._waiting) == MAX_WAITING
     assert sender.replaced == 100 - MAX_WAITING
+
+
+@pytest.mark.parametrize("stage", [Stage.INSTALL, Stage.SWITCH, Stage.TRIAL, Stage.FALLBACK, Stage.RESTORE])
+def test_what_has_yet_to_prove_itself_is_not_told_as_running(stage: Stage) -> None:
+    """The Director would take a manifest with the new image for the success of an update that may be given up."""
+    rig = Rig()
+    rig.run.engine.journal = msgspec.structs.replace(rig.run.engine.journal, stage=stage)
+    rig.cycle()
+    assert rig.cloud.asked == ["refresh"]
+    rig.run.engine.journal = msgspec.structs.replace(rig.run.engine.journal, stage=Stage.ENDED)
+    rig.cycle()
+    assert rig.cloud.asked == ["refresh", "manifest", "refresh"]
