@@ -152,7 +152,7 @@ def test_a_header_never_makes_the_reader_read_more_than_the_file_has() -> None:
 
     def read_at(offset: int, length: int) -> bytes:
         asked.append(length)
-        return (b"ORD\x01" + (1 << 22).to_bytes(4, "little") + bytes(40) + ((1 << 22) * 65_536).to_bytes(8, "little")
+        return (b"ORD\x01" + (1 << 21).to_bytes(4, "little") + bytes(40) + ((1 << 21) * 65_536).to_bytes(8, "little")
                 + bytes(32) + (65_536).to_bytes(4, "little"))[offset : offset + length]  # fmt: skip
 
     with pytest.raises(DamagedDelta, match="ends within its header"):

@@ -28,6 +28,7 @@ from gateway.wire.delta import (
 from gateway.wire.delta.segment import MIN_STEP_BYTES
 from tests.support import LONG, ROOT
 
+pytestmark = pytest.mark.slow
 MIB = 1 << 20
 LIMIT_MIB = 64
 ZEROS = bytes(MIB)
@@ -106,7 +107,7 @@ def synthetic(folder: Path, mebibytes: int) -> tuple[Path, Path]:
     return write(folder, mebibytes * MIB, rows, MIB)
 
 
-@pytest.mark.parametrize("mebibytes", [16, 64, 1024 if LONG else 192])
+@pytest.mark.parametrize("mebibytes", [16, 48, 1024 if LONG else 144])
 def test_memory_does_not_grow_with_the_image(tmp_path: Path, mebibytes: int) -> None:
     told = apply(*synthetic(tmp_path, mebibytes))
     assert told["bytes"] == mebibytes * MIB

@@ -20,8 +20,9 @@ from tests.cloud.updates.delta.test_round_trip import noise
 from tests.gateway.delta.support import applied, image
 from tests.support import ROOT
 
+pytestmark = pytest.mark.slow
 SEGMENT = 64 * 1024
-COUNT = 12
+COUNT = 8
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def request(pair: tuple[Image, Image], path: Path) -> bytes:
         path=str(path),
         segment_bytes=SEGMENT,
         useful_part=9.0,
+        nice=0,
     )
     return msgspec.json.encode(told) + b"\n"
 
@@ -114,7 +116,7 @@ def test_any_damage_to_the_work_file_costs_only_what_was_damaged(tmp_path: Path,
     content[len(content) * 3 // 5 + 7] ^= 1
     work.write_bytes(content)
     facts = build_delta(*pair, path, segment_bytes=SEGMENT, useful_part=9.0)
-    assert facts.resumed_segments in (2, 3)
+    assert facts.resumed_segments in (2, 3, 4)
     assert applied(path.read_bytes(), pair[0].path.read_bytes()) == pair[1].path.read_bytes()
 
 
@@ -180,9 +182,9 @@ def test_the_index_is_bounded_whatever_the_length() -> None:
 def test_a_build_keeps_within_its_memory(tmp_path: Path) -> None:
     """A segment that looks like many places of the base: the largest windows, bsdiff and dictionaries over them all."""
     rng = random.Random(4)
-    words = [rng.randbytes(96) for _ in range(20_000)]
-    old = b"".join(rng.choices(words, k=60_000))
-    new = b"".join(rng.choices(words, k=10_923))
+    old = rng.randbytes(5 << 20)
+    pieces = [old[at : at + 1000] for at in (rng.randrange(len(old) - 1000) for _ in range(1049))]
+    new = b"".join(pieces)[: 1 << 20]
     base, target = image(tmp_path / "old", old), image(tmp_path / "new", new)
     code = (
         "import sys, msgspec\n"
@@ -205,6 +207,5 @@ def test_a_build_keeps_within_its_memory(tmp_path: Path) -> None:
     worker.stdout.close()
     answer = msgspec.json.decode(lines[-2], type=Answer)
     assert answer.facts is not None
-    print(answer.facts.methods, int(lines[-1]) // 1024)
     assert int(lines[-1]) * 1024 < MEMORY_BYTES
     assert hashlib.sha256(applied((tmp_path / "it.delta").read_bytes(), old)).hexdigest() == target.sha256

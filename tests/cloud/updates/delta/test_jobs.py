@@ -24,9 +24,9 @@ from cloud.updates.model import ImageRow, ImageState
 from tests.cloud.updates.delta.test_round_trip import noise
 from tests.gateway.delta.support import applied
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 SEGMENT = 64 * 1024
-CONTENT = noise(1, 8 * SEGMENT)
+CONTENT = noise(1, 4 * SEGMENT)
 
 
 def poked(content: bytes, seed: int) -> bytes:
