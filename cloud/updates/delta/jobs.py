@@ -25,7 +25,7 @@ from cloud.log import get_logger
 from cloud.updates.delta.build import USEFUL_PART, DeltaFacts, delta_name
 from cloud.updates.delta.tables import DeltaJobRow, JobState
 from cloud.updates.delta.worker import Answer, Request
-from cloud.updates.model import ImageRow, ImageState
+from cloud.updates.model import DeltaImageRow, ImageRow, ImageState
 
 log = get_logger("cloud.updates.delta")
 
@@ -104,6 +104,8 @@ class DeltaJobs:
     async def ensure(self, base_image_id: int, target_image_id: int) -> int:
         """See to it that there will be a delta; does nothing when there is one, or one is on its way.
 
+        One that failed, or whose image is no target any more, is built again.
+
         Returns:
             The job's id.
 
@@ -125,7 +127,7 @@ class DeltaJobs:
                     base_image_id=base.id, target_image_id=target.id, state=JobState.WAITING, asked_ns=now_ns
                 )
                 session.add(row)
-            elif row.state == JobState.FAILED:
+            elif row.state == JobState.FAILED or (row.state == JobState.DONE and not await _is_offered(session, row)):
                 row.state, row.attempts, row.reason, row.asked_ns = JobState.WAITING, 0, "", now_ns
             await session.flush()
             number = row.id
@@ -322,3 +324,13 @@ async def _image(session: AsyncSession, number: int) -> ImageRow:
     if row is None:
         raise NotFound(f"there is no image {number}")
     return row
+
+
+async def _is_offered(session: AsyncSession, row: DeltaJobRow) -> bool:
+    """Whether the delta that was built is still a target."""
+    pair = (
+        DeltaImageRow.base_image_id == row.base_image_id,
+        DeltaImageRow.target_image_id == row.target_image_id,
+    )
+    images = select(ImageRow.id).join(DeltaImageRow, DeltaImageRow.image_id == ImageRow.id)
+    return await session.scalar(images.where(*pair, ImageRow.is_target).limit(1)) is not None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, update
 
 import cloud.registry.model  # noqa: F401  # other tables refer to its own
 from cloud.clock import ManualClock
@@ -20,7 +21,7 @@ from cloud.errors import DamagedFile, InvalidInput, NotFound
 from cloud.updates.delta.build import DeltaFacts
 from cloud.updates.delta.jobs import BUILDER, MAX_ATTEMPTS, DeltaJobs
 from cloud.updates.delta.tables import DeltaJobRow, JobState
-from cloud.updates.model import ImageRow, ImageState
+from cloud.updates.model import DeltaImageRow, ImageRow, ImageState
 from tests.cloud.updates.delta.test_round_trip import noise
 from tests.gateway.delta.support import applied
 
@@ -77,6 +78,10 @@ class Rig:
     async def on_done(self, base: ImageRow, target: ImageRow, path: Path, facts: DeltaFacts) -> object:
         if self.accepts:
             self.done.append((base.id, target.id, path.read_bytes(), facts))
+            delta = await self.image(path.read_bytes(), "delta")
+            async with self.db.write() as session:
+                (await session.get_one(ImageRow, delta)).is_target = True
+                session.add(DeltaImageRow(image_id=delta, base_image_id=base.id, target_image_id=target.id))
         return self.accepts
 
     def again(self, builder: Sequence[str] = BUILDER) -> None:
@@ -137,6 +142,20 @@ async def test_a_delta_is_built_registered_and_told_once(tmp_path: Path) -> None
         assert job.full_bytes > job.delta_bytes * 2
         assert job.finished_ns == rig.clock.now_ns()
         assert rig.left() == []
+
+
+async def test_a_delta_that_is_no_target_any_more_is_built_again(tmp_path: Path) -> None:
+    async with rig_in(tmp_path) as rig:
+        base, target = await rig.image(CONTENT), await rig.image(poked(CONTENT, 1))
+        await rig.jobs.ensure(base, target)
+        assert await rig.jobs.step()
+        async with rig.db.write() as session:
+            await session.execute(update(ImageRow).where(ImageRow.kind == "delta").values(is_target=False))
+            await session.execute(delete(DeltaImageRow))
+            await session.execute(delete(ImageRow).where(ImageRow.kind == "delta"))
+        await rig.jobs.ensure(base, target)
+        assert await rig.jobs.step()
+        assert len(rig.done) == 2
 
 
 async def test_the_queue_runs_in_order_and_wakes_when_asked(tmp_path: Path) -> None:
