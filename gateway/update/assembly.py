@@ -385,7 +385,7 @@ class _Manifests:
 
     async def send(self, ecus: Mapping[str, InstalledImage | None], details: Mapping[str, str]) -> None:
         """See ``ManifestPort``."""
-        if self._engine.journal.stage is Stage.IDLE:
+        if self._engine.journal.stage in (Stage.IDLE, Stage.ENDED):
             running = {name: image.release_counter for name, image in ecus.items() if image is not None}
             await anyio.to_thread.run_sync(self._verifier.raise_counters, running)
         await self._sender.send(ecus, details)

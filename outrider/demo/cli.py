@@ -17,6 +17,7 @@ import httpx
 from dbc.logs import LogError, open_log
 from outrider.demo.processes import Child, Children, DemoError, run
 from outrider.demo.result import Outcome, outcome_of, report
+from outrider.demo.rollout import Board, roll_out
 from outrider.demo.stage import Bus, Cloud, Vehicle, data_directory, fresh_directory
 from outrider.demo.workshop import control, diagnostics_config, visit
 from simulator.buses import BUSES
@@ -95,6 +96,7 @@ def _story(arguments: argparse.Namespace, directory: Path, children: Children, c
     say(f"   console  {cloud.url}")
     say(f"   login    {cloud.admin} / {cloud.password}")
     outcomes = [_simulated(arguments, directory, children, cloud), _recorded(arguments, directory, children, cloud)]
+    boards = _released(directory, children, cloud)
     say("\nAccounting\n")
     say(report(outcomes))
     is_sound = not any(outcome.complaints() for outcome in outcomes)
@@ -104,6 +106,8 @@ def _story(arguments: argparse.Namespace, directory: Path, children: Children, c
             if cloud.process:
                 cloud.process.check_alive()
             time.sleep(0.5)
+    for board in boards:
+        board.stop()
     return 0 if is_sound else 1
 
 
@@ -111,9 +115,13 @@ def _has_vcan() -> bool:
     return all(Path("/sys/class/net", bus.vcan).exists() for bus in BUSES)
 
 
+def _interface() -> str:
+    return "socketcan" if _has_vcan() else "udp_multicast"
+
+
 def _simulated(arguments: argparse.Namespace, directory: Path, children: Children, cloud: Cloud) -> Outcome:
     seconds = arguments.seconds or (20.0 if arguments.headless else 60.0)
-    interface = "socketcan" if _has_vcan() else "udp_multicast"
+    interface = _interface()
     how = "vcan" if interface == "socketcan" else "multicast datagrams with hop limit 0, which stay on this machine"
     say(f"\n2. A simulated car, {seconds:.0f} s of '{arguments.scenario}' on {len(BUSES)} buses ({how})")
     buses = [
@@ -152,6 +160,15 @@ def _simulated(arguments: argparse.Namespace, directory: Path, children: Childre
     control(control_socket, do="stop")
     count(standing)
     return _finish(cloud, vehicle, sent, has_ecus=True)
+
+
+def _released(directory: Path, children: Children, cloud: Cloud) -> list[Board]:
+    say("\n5. A release: two slots in each of three vehicles, two repositories that must agree, a campaign in phases")
+    bus, interface = next(bus for bus in BUSES if bus.name == "powertrain"), _interface()
+    children.start("traffic", "sim", "run", "--scenario", "workshop", "--interface", interface, "--duration", "86400")
+    channel = bus.vcan if interface == "socketcan" else bus.group
+    heard = Bus(name=bus.name, dbc=bus.dbc, interface=interface, channel=channel)
+    return roll_out(cloud, directory, children, heard, say)
 
 
 def _recorded(arguments: argparse.Namespace, directory: Path, children: Children, cloud: Cloud) -> Outcome:
