@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
-from sqlalchemy import func, select, text
+from sqlalchemy import case, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud.auth.audit import Actor
@@ -120,26 +121,13 @@ class CampaignDesk:
         check_plan(plan)
         async with self._db.read() as session:
             await self._check_releases(session, plan)
-            found = candidates(plan)
-            by_reason = await session.execute(select(found.c.reason, func.count()).group_by(found.c.reason))
-            counted = {str(reason): int(count) for reason, count in by_reason}
-            members = counted.pop("", 0)
-            chosen = select(found).where(found.c.reason == "").subquery("chosen")
-            stratum = (chosen.c.model, chosen.c.region, chosen.c.usage)
-            grouped = select(*stratum, func.count(), func.sum(chosen.c.is_critical)).group_by(*stratum)
-            strata = (await session.execute(grouped.order_by(func.count().desc(), *stratum))).all()
-            oldest_ns = self._clock.now_ns() - int(plan.offline_days * DAY_NS)
-            offline = await session.scalar(
-                select(func.count())
-                .select_from(chosen.outerjoin(CheckInRow.__table__, CheckInRow.vehicle_id == chosen.c.id))
-                .where(func.coalesce(CheckInRow.received_ns, 0) < oldest_ns)
-            )
-            is_open = AssignmentRow.state.in_([state.value for state in OPEN_ASSIGNMENTS])
-            busy = await session.scalar(
-                select(func.count())
-                .select_from(chosen)
-                .join(AssignmentRow, (AssignmentRow.vehicle_id == chosen.c.id) & is_open)
-            )
+            rows = (await session.execute(_by_stratum(plan, self._clock.now_ns()))).all()
+        strata = [row for row in rows if row.reason == ""]
+        members = sum(row.vehicles for row in strata)
+        counted: dict[str, int] = {}
+        for row in rows:
+            if row.reason:
+                counted[row.reason] = counted.get(row.reason, 0) + int(row.vehicles)
         ends = last_positions(phases_of(plan), members)
         return Selected(
             selected=members + sum(counted.values()),
@@ -148,13 +136,13 @@ class CampaignDesk:
             excluded_words={reason: EXCLUDED[reason] for reason in counted},
             phases=[end - start for start, end in zip([0, *ends], ends, strict=False)],
             strata=[
-                {"model": model, "region": region, "usage": usage, "vehicles": int(count), "critical": int(critical)}
-                for model, region, usage, count, critical in strata[:MAX_STRATA]
+                {"model": s.model, "region": s.region, "usage": s.usage, "vehicles": s.vehicles, "critical": s.critical}
+                for s in sorted(strata, key=lambda s: (-s.vehicles, s.model, s.region, s.usage))[:MAX_STRATA]
             ],
             strata_total=len(strata),
-            critical=sum(int(row[4]) for row in strata),
-            offline=offline or 0,
-            busy=busy or 0,
+            critical=sum(row.critical for row in strata),
+            offline=sum(row.offline for row in strata),
+            busy=sum(row.busy for row in strata),
         )
 
     # --- look
@@ -343,3 +331,27 @@ class CampaignDesk:
         async with self._db.write() as session:
             for table in ("campaign_vehicles", "assignments"):
                 await session.execute(text(f"DELETE FROM {table} WHERE vehicle_id = :id"), {"id": vehicle_id})
+
+
+def _by_stratum(plan: Plan, now_ns: int) -> Any:
+    """One pass over the selected vehicles: how many there are by stratum and reason to leave them out."""
+    found = candidates(plan)
+    oldest_ns = now_ns - int(plan.offline_days * DAY_NS)
+    is_open = AssignmentRow.state.in_([state.value for state in OPEN_ASSIGNMENTS])
+    is_offline = func.coalesce(CheckInRow.received_ns, 0) < oldest_ns
+    stratum = (found.c.reason, found.c.model, found.c.region, found.c.usage)
+    return (
+        select(
+            *stratum,
+            func.count().label("vehicles"),
+            func.sum(case((found.c.is_critical, 1), else_=0)).label("critical"),
+            func.sum(case((is_offline, 1), else_=0)).label("offline"),
+            func.count(AssignmentRow.id).label("busy"),
+        )
+        .select_from(
+            found.outerjoin(CheckInRow.__table__, CheckInRow.vehicle_id == found.c.id).outerjoin(
+                AssignmentRow.__table__, (AssignmentRow.vehicle_id == found.c.id) & is_open
+            )
+        )
+        .group_by(*stratum)
+    )
