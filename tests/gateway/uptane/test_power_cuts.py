@@ -77,3 +77,13 @@ def test_f13_trust_that_was_told_is_durable() -> None:
         assert again.verifier.known() == wanted
         assert again.verifier.counter("gateway") == 1
         assert versions(again) == versions(vehicle)
+
+
+def test_the_floor_rises_before_the_metadata_it_stands_for_is_kept() -> None:
+    cloud, files = Cloud(), CrashFiles()
+    vehicle = Vehicle(cloud, DIRECTORY, files=files)
+    vehicle.refresh()
+    renamed = [call.target for call in files.log if call.kind == "rename"]
+    floor = [renamed.index(DIRECTORY / "floor" / name) for name in ("a", "b")]
+    assert max(floor) < renamed.index(DIRECTORY / "director" / "timestamp.json")
+    assert renamed.index(DIRECTORY / "known.json") == len(renamed) - 1
