@@ -94,6 +94,11 @@ def state_badge(state: str) -> str:
     return _STATE_BADGES.get(state, "")
 
 
+def vehicle_badge(state: str) -> str:
+    """The kind of badge for a vehicle of a campaign: on the way is neither good nor bad."""
+    return "" if state == "running" else state_badge(state)
+
+
 def bar_of(counts: Mapping[str, int], total: int) -> list[Part]:
     """The pieces of a progress bar; nothing that is there is too small to be seen."""
     shown = [(name, kind, words, counts.get(name, 0)) for name, kind, words in PARTS if counts.get(name, 0) > 0]

@@ -210,7 +210,7 @@ async def _members(services: Services, campaign_id: int, state: str, phase: int,
         "search": search,
         "offset": offset,
         "limit": MEMBER_ROWS,
-        "badge": facts.state_badge,
+        "member_badge": facts.vehicle_badge,
     }
 
 

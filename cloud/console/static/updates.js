@@ -1,13 +1,30 @@
-// Pages of campaigns and releases: what a reader has opened or is typing in is not swapped away; images are uploaded in
-// pieces.
+// Pages of campaigns and releases: what a reader has opened or is typing in is not swapped away, nor a button that is as
+// it was; images are uploaded in pieces.
 "use strict";
 (function () {
+  let open = [];
+  function keys(root) {
+    return Array.from(root.querySelectorAll("details[data-key]")).filter(function (d) { return d.open; })
+      .map(function (d) { return d.dataset.key; });
+  }
+  function isSame(target, text) {
+    const fresh = document.createElement("template");
+    fresh.innerHTML = text;
+    return fresh.innerHTML.trim() === target.innerHTML.trim();
+  }
   document.addEventListener("htmx:beforeSwap", function (event) {
     const target = event.detail.target;
     if (!target) { return; }
     const typing = target.contains(document.activeElement) && /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
-    const kept = target.hasAttribute("data-keep-open") && target.querySelector("details[open]");
+    const kept = target.hasAttribute("data-keep-open") &&
+      (target.querySelector("details[open]") || isSame(target, event.detail.serverResponse));
     if (typing || kept) { event.detail.shouldSwap = false; }
+    open = keys(target);
+  });
+  document.addEventListener("htmx:afterSwap", function (event) {
+    event.detail.target.querySelectorAll("details[data-key]").forEach(function (d) {
+      if (open.includes(d.dataset.key)) { d.open = true; }
+    });
   });
 
   const form = document.getElementById("upload");

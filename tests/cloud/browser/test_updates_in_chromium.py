@@ -13,6 +13,7 @@ from cloud.app import build_services
 from cloud.clock import ManualClock
 from cloud.services import Services
 from cloud.web.server import serving
+from gateway.wire.uptane import EcuProgress, UpdateReport
 from tests.cloud.browser.test_console_in_chromium import Camera, chromium, log_in
 from tests.cloud.campaigns.support import Fleet, numbered, plan_for
 from tests.cloud.support import initialised, make_check_in
@@ -38,6 +39,25 @@ async def fill(fleet: Fleet) -> None:
     await fleet.vehicles(numbered(VEHICLES))
     await fleet.vehicles(numbered(2, "ambulance"), is_critical=True)
     await fleet.sql("UPDATE check_ins SET content = :told", told=msgspec.json.encode(make_check_in()))
+
+
+async def underway(services: Services, fleet: Fleet, vehicle: str) -> None:
+    """A vehicle of a campaign tells how far it is."""
+    number = await fleet.one("SELECT id FROM assignments WHERE vehicle_id = :vehicle", vehicle=vehicle)
+    told = UpdateReport(
+        assignment=str(number),
+        state="downloading",
+        at_ns=fleet.now_ns,
+        percent=41.5,
+        bytes_done=830_000,
+        bytes_total=2_000_000,
+        bytes_per_s=65_000.0,
+        eta_s=18.0,
+        ecus=(EcuProgress(ecu="gateway", state="downloading", version="2.0", percent=41.5),),
+        can_roll_back=True,
+        used_delta=False,
+    )
+    await services.updates.intake.take_report(vehicle, told)
 
 
 async def press(page: Page, name: str) -> None:
@@ -143,7 +163,8 @@ async def test_pages_of_updates_fit_a_phone_and_the_dark(tmp_path: Path) -> None
         await fill(fleet)
         campaign = await fleet.started(plan_for(2))
         await services.campaigns.engine.tick()
-        await fleet.report(campaign, "running", count=2)
+        one, _ = await fleet.report(campaign, "running", count=2)
+        await underway(services, fleet, one)
         context = await browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
         page = await context.new_page()
         page.set_default_timeout(30_000)
@@ -158,7 +179,7 @@ async def test_pages_of_updates_fit_a_phone_and_the_dark(tmp_path: Path) -> None
             ("release-new", "/releases/new"),
             ("upload", "/releases/upload"),
             ("metadata", "/releases/metadata"),
-            ("software", "/vehicles/car0003/software"),
+            ("software", f"/vehicles/{one}/software"),
         ):
             await page.goto(f"{addresses.operator_url}/console{path}")
             await page.get_by_role("heading").first.wait_for()
