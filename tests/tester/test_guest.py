@@ -7,7 +7,8 @@ import pytest
 from tests.tester.conftest import Uds
 from tests.tester.support import simulated
 
-pytestmark = pytest.mark.guest
+# Foreign testers tour the same ECUs on vcan in tests/chain/diagnostics/test_tour.py, ours natively in test_commands.py.
+pytestmark = [pytest.mark.guest, pytest.mark.long]
 
 
 def test_all_ecus_on_vcan(offline: Uds, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -71,6 +71,7 @@ def test_two_testers_at_once_one_writes_and_both_read(workshop: Car) -> None:
         assert second.good("10 01")
 
 
+@pytest.mark.long  # tests/tester/test_flash_process.py has it without the gateway, tests/chain/updates with it
 def test_power_lost_while_programming_is_mended_by_programming_again(workshop: Car) -> None:
     simulator = workshop.simulator
     with by_doip("gearbox", 0x0E51) as tester:

@@ -159,7 +159,7 @@ def test_a_fault_reaches_the_cloud_a_job_clears_it_and_kills_lose_and_repeat_not
 
 def test_while_driving_a_job_reads_and_may_not_clear_and_the_books_are_exact(fleet: Fleet) -> None:
     fleet.vehicle.start()
-    fleet.simulator.start("motorway", more=("--duration", "45"))
+    fleet.simulator.start("motorway", more=("--duration", "25"))
     fleet.simulator.wait("speed", lambda: fleet.simulator.do("state")["speed_km_h"] > 20)
     fleet.chain.wait_for_frames(fleet.vehicle, 2000)
     order = fleet.done(fleet.ask({"do": "clear_dtcs", "ecu": "motor"}, {"do": "read_dtcs", "ecu": "motor"}))

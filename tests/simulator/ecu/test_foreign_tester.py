@@ -151,6 +151,7 @@ def silenced(connect: Connect) -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.long  # the tour in tests/chain/diagnostics is the same with more
 @pytest.mark.timeout(300)
 def test_library_tester_on_vcan(tmp_path: Path) -> None:
     """All ECUs by can-isotp on both sides of the sockets; messages taken off the bus; functional requests."""
