@@ -203,7 +203,7 @@ async def test_every_state_has_a_page_for_every_role(tmp_path: Path, role: str) 
                 await fleet.report(number, "failed", count=1)
                 await fleet.report(number, "succeeded", count=1)
                 await fleet.ticks()
-            for part in PARTS:
+            for part in PARTS if role == "viewer" else ("",):  # the whole has all parts
                 answer = await client.get(f"{ROOT}/{number}{part}")
                 assert answer.status_code == 200, (action, part, answer.text)
                 check(answer.text)
