@@ -52,7 +52,7 @@ def test_the_draw_is_the_same_as_another_databases_md5() -> None:
     assert 0 <= draw_number("anything") < 1 << 60
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=9), seed=st.integers(0, 1 << 48))
 async def test_every_beginning_of_the_order_holds_its_share_of_each_stratum(sizes: list[int], seed: int) -> None:
     with tempfile.TemporaryDirectory() as directory:

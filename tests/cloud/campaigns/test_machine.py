@@ -203,7 +203,7 @@ class CampaignMachine(RuleBasedStateMachine):
 
 
 CampaignMachine.TestCase.settings = settings(
-    max_examples=150 if LONG else 5,
+    max_examples=150 if LONG else 4,
     stateful_step_count=60 if LONG else 16,
     deadline=None,
     suppress_health_check=list(HealthCheck),
