@@ -116,7 +116,7 @@ def _zstd(pair: debian.Pair, folder: Path, *options: str) -> tuple[int, float]:
     """(bytes, CPU seconds) of the zstd command at level 19 with a window over the whole image."""
     out, before = folder / "out.zst", _children_s()
     command = ["zstd", "-q", "-f", "-19", "--long=28", "--single-thread", *options, str(pair.target), "-o", str(out)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     return out.stat().st_size, _children_s() - before
 
 
