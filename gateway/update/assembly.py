@@ -74,6 +74,7 @@ NAME = "updater"
 TESTER_PRESENT = b"\x3e\x00"
 ANSWER_S = 2.0
 LOOK_S = 1.0
+NOTHING = InstalledImage(filename="", length=0, hashes={})
 #: Set by ``outrider boot play``, where a reboot is one of processes.
 BOOT_ID_VARIABLE = "OUTRIDER_BOOT_ID"
 
@@ -178,7 +179,9 @@ class Updates:
         section, directory, files = self._section, self.directory, RealFiles()
         files.make_directory(directory)
         hardware = {name: ecu.hardware_id for name, ecu in self.known.items()}
-        signers = open_signers(section.keys, self.known, self._base, files)
+        payloads = {payload.name for payload in section.payloads}
+        own = {name: hardware_id for name, hardware_id in hardware.items() if name not in payloads}
+        signers = open_signers(section.keys, own, self._base, files)
         verifier = self.verifier = UptaneVerifier(
             vehicle=self.config.vehicle,
             ecus=hardware,
@@ -240,11 +243,11 @@ class Updates:
         manifests: _Manifests | _NoManifests = _NoManifests()
         if client is not None:
             desk = InventoryDesk(client, directory / "inventory.json")
-            inventory = inventory_of(section.primary, hardware, signers, self._factory)
+            inventory = inventory_of(section.primary, own, signers, self._factory)
             link = ManifestSender(
-                client, builder, hardware=hardware, now_ns=clock.utc_ns, inventory=partial(desk.tell, inventory)
+                client, builder, hardware=own, now_ns=clock.utc_ns, inventory=partial(desk.tell, inventory)
             )
-            manifests = _Manifests(link, verifier, engine)
+            manifests = _Manifests(link, verifier, engine, payloads)
         service = self.service = UpdateService(
             engine=engine,
             verifier=verifier,
@@ -380,15 +383,19 @@ class Updates:
 class _Manifests:
     """Sends manifests, and sees that what is proved to run stays the lowest that is accepted."""
 
-    def __init__(self, sender: ManifestSender, verifier: UptaneVerifier, engine: UpdateEngine) -> None:
-        self._sender, self._verifier, self._engine = sender, verifier, engine
+    def __init__(
+        self, sender: ManifestSender, verifier: UptaneVerifier, engine: UpdateEngine, payloads: Collection[str]
+    ) -> None:
+        self._sender, self._verifier, self._engine, self._payloads = sender, verifier, engine, payloads
 
     async def send(self, ecus: Mapping[str, InstalledImage | None], details: Mapping[str, str]) -> None:
         """See ``ManifestPort``."""
         if self._engine.journal.stage in (Stage.IDLE, Stage.ENDED):
             running = {name: image.release_counter for name, image in ecus.items() if image is not None}
             await anyio.to_thread.run_sync(self._verifier.raise_counters, running)
-        await self._sender.send(ecus, details)
+        # A payload that never came is told as an empty place, so that the Director knows that there is one.
+        places = {name: ecus.get(name) or NOTHING for name in self._payloads}
+        await self._sender.send({**ecus, **places}, details)
 
 
 class _NoManifests:

@@ -143,6 +143,7 @@ def _update_section(buses: list[str]) -> str:
             "poll_s": 30.0,
             "report_s": 0.5,
             "reboot_command": ["sh", "-c", REBOOT],
+            "restart_command": ["sh", "-c", REBOOT],
             "keep_free_bytes": 0,
         },
         "update.slots": {"backend": "file", "config": "boot.json"},
@@ -154,6 +155,7 @@ def _update_section(buses: list[str]) -> str:
         lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     if buses:
         lines += ["", "[[update.conditions]]", 'name = "parked"', f'signal = "{SPEED}"', "at_most = 1.0"]
+        lines += ["max_age_s = 3.0", "may_be_silent = true"]  # a parked car's buses sleep
     return "\n".join(lines) + "\n"
 
 
@@ -176,17 +178,17 @@ class Releases:
 
     def payload(self, name: str, version: str, content: bytes) -> int:
         """A release of one scheme; its id."""
-        facts = ("--kind", "scheme", "--hardware-id", f"{PRIMARY}-schemes", "--version", version)
-        return self._publish(name, f"schemes/{version}.toml", content, *facts)
+        facts = ("--kind", "scheme", "--hardware-id", HARDWARE, "--version", version)
+        return self._publish(name, f"schemes/{version}.toml", content, *facts, place="@schemes")
 
-    def _publish(self, name: str, target: str, content: bytes, *facts: str) -> int:
+    def _publish(self, name: str, target: str, content: bytes, *facts: str, place: str = "") -> int:
         """Take one image in, sign for it, make a release of it."""
         file, here = self.directory / name, ("--config", str(self._cloud.config))
         file.write_bytes(content)
         run("cloud", "releases", "add-image", str(file), "--name", target, *facts, "--counter", "1", *here)
         run("cloud", "keys", "sign-release", str(self.keys), *here, "--yes")
         run("cloud", "keys", "upload", str(self.keys), *here)
-        run("cloud", "releases", "create", name, "--image", target, *here)
+        run("cloud", "releases", "create", name, "--image", target + place, *here)
         (found,) = [r for r in self._cloud.get("/api/v1/releases")["items"] if r["name"] == name]
         self._cloud.post(f"/api/v1/releases/{found['id']}/publish", {})
         return int(found["id"])

@@ -27,7 +27,6 @@ PAYLOAD = """
 name = "schemes"
 kind = "scheme"
 path = "drive.toml"
-hardware_id = "gateway-schemes"
 """
 SCHEME = 'id = "drive"\nversion = {version}\n\n[[signals]]\nname = "{signal}"\non_change = true\n'
 
@@ -160,3 +159,4 @@ def test_a_scheme_is_loaded_for_trial_and_only_a_sound_one_is_used(scene: Scene)
     scene.ends("succeeded")
     assert path.read_bytes() == sound
     assert versions(scene.cloud, NAME)["schemes"] == "3"
+    assert versions(scene.cloud, NAME)[PRIMARY] == OLD
