@@ -26,7 +26,7 @@ OLD = image_bytes(1)
 NEW = image_bytes(2, 20_000)
 PATCHED = OLD[:9000] + b"patched" + OLD[9007:20_000]
 OFFER, DELTA = xor_delta(OLD, PATCHED)
-EVERY, RANDOM = (1, 8) if LONG else (1, 1)
+EVERY, RANDOM = (1, 8) if LONG else (1, 4)
 
 
 def vehicle(disk: CrashFiles | None = None, boots: int = 0) -> World:
@@ -113,3 +113,21 @@ def test_n10_a_fallback_survives_every_cut(kind: str) -> None:
         assert after.runs_image(run.slot, OLD), f"after {state.calls} calls"
         assert run.end == "rolled_back"
         assert after.counters == {}
+
+
+def test_n7_a_second_cut_while_the_first_is_mended() -> None:
+    """Power that comes and goes: the way out of a cut is cut again, at every other call."""
+    wanted = update("one", target(GATEWAY, NEW, "2"))
+    count = 0
+    for number, (calls, world) in enumerate(cuts(wanted, NEW)):
+        if number % (2 if LONG else 14):
+            continue
+        start = world.disk.snapshot()
+        world.disk.log.clear()
+        drive(world)
+        for state in crash_states(start, world.disk.log, every=2, random_per_cut=1):
+            count += 1
+            again = vehicle(state.files, boots=2000)
+            again.offer(wanted, NEW)
+            check(again, NEW, calls)
+    assert count > 400
