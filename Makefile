@@ -39,7 +39,7 @@ apt-test:
 	@tests/tools/apt-install user-mode-linux can-utils iproute2 kmod chromium chromium-driver \
 		qemu-system-x86 busybox-static \
 		qemu-system-arm u-boot-qemu u-boot-tools device-tree-compiler libubootenv-tool mtools dosfstools fdisk e2fsprogs \
-		erofs-utils grub-common softhsm2
+		erofs-utils grub-common softhsm2 zstd
 
 test: setup apt-test lint
 	OUTRIDER_GUEST=1 OUTRIDER_BROWSER=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
