@@ -96,7 +96,7 @@ def _story(arguments: argparse.Namespace, directory: Path, children: Children, c
     say(f"   console  {cloud.url}")
     say(f"   login    {cloud.admin} / {cloud.password}")
     outcomes = [_simulated(arguments, directory, children, cloud), _recorded(arguments, directory, children, cloud)]
-    boards = _released(directory, children, cloud)
+    boards = _released(directory, children, cloud, count=2 if arguments.headless else 3)
     say("\nAccounting\n")
     say(report(outcomes))
     is_sound = not any(outcome.complaints() for outcome in outcomes)
@@ -162,13 +162,15 @@ def _simulated(arguments: argparse.Namespace, directory: Path, children: Childre
     return _finish(cloud, vehicle, sent, has_ecus=True)
 
 
-def _released(directory: Path, children: Children, cloud: Cloud) -> list[Board]:
-    say("\n5. A release: two slots in each of three vehicles, two repositories that must agree, a campaign in phases")
+def _released(directory: Path, children: Children, cloud: Cloud, *, count: int) -> list[Board]:
+    say(
+        f"\n5. A release: two slots in each of {count} vehicles, two repositories that must agree, a campaign in phases"
+    )
     bus, interface = next(bus for bus in BUSES if bus.name == "powertrain"), _interface()
     children.start("traffic", "sim", "run", "--scenario", "workshop", "--interface", interface, "--duration", "86400")
     channel = bus.vcan if interface == "socketcan" else bus.group
     heard = Bus(name=bus.name, dbc=bus.dbc, interface=interface, channel=channel)
-    return roll_out(cloud, directory, children, heard, say)
+    return roll_out(cloud, directory, children, heard, say, count=count)
 
 
 def _recorded(arguments: argparse.Namespace, directory: Path, children: Children, cloud: Cloud) -> Outcome:

@@ -83,6 +83,7 @@ def replaying(chain: Rig, *, speed: float, settings: Settings, frames: int = HOU
     return made
 
 
+@pytest.mark.long  # tests/chain/test_link_delivery.py has the same in one process
 def test_an_hour_without_cloud_evicts_bulk_before_critical_and_counts_every_item(chain: Rig) -> None:
     vehicle = replaying(chain, speed=0.0, settings={**SMALL_SPOOL, "runtime": {"exit_when_replayed": False}})
     chain.proxy.cut()
@@ -144,6 +145,7 @@ def test_clean_stop_with_the_cloud_down_is_in_time_loses_nothing_and_the_next_st
     assert sum(s.stored for s in outcome.ledger.streams) == outcome.cloud_items
 
 
+@pytest.mark.long  # tests/chain/test_link_manifests.py has the same in one process
 def test_changed_manifest_after_a_stop_without_cloud_leaves_no_batch_unreadable(chain: Rig) -> None:
     vehicle = replaying(chain, speed=0.0, frames=2_000, settings={})
     chain.proxy.cut()
@@ -180,7 +182,7 @@ def test_status_stops_and_second_gateways(chain: Rig) -> None:
     chain.wait_for_frames(vehicle, 20)
     told = outrider("status", "--json")
     assert told.returncode == os.EX_OK
-    keys = {"vehicle", "pid", "spool_id", "link", "report", "channels", "clock_skew_ms", "diagnostics"}
+    keys = {"vehicle", "pid", "spool_id", "link", "report", "channels", "clock_skew_ms", "diagnostics", "updates"}
     assert set(json.loads(told.stdout)) == keys
     shown = outrider("status")
     assert shown.returncode == os.EX_OK

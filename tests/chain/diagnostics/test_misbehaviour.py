@@ -85,6 +85,7 @@ def test_power_lost_while_programming_is_mended_by_programming_again(workshop: C
     new_flash_works(workshop, "gearbox", "7.2")
 
 
+@pytest.mark.long  # the same at the ECU itself is in tests/simulator/ecu, by the updater in tests/gateway/update
 def test_an_image_for_another_ecu_is_refused_and_the_right_one_taken(workshop: Car) -> None:
     with by_doip("motor", 0x0E61) as tester:
         workshop.simulator.wait("the locks to go", lambda: tester.nrc("10 03") == 0, LOCKS_GO_S)

@@ -44,7 +44,10 @@ def answers(interface: str, request: str, wanted: int) -> dict[int, str]:
     return found
 
 
-@pytest.mark.parametrize("interface", ["vcan0", CONNECTOR], ids=["powertrain", "connector"])
+@pytest.mark.parametrize(
+    "interface",
+    [pytest.param("vcan0", id="powertrain", marks=pytest.mark.long), pytest.param(CONNECTOR, id="connector")],
+)
 def test_a_generic_scan_tool_gets_its_answers(workshop: Car, interface: str) -> None:
     """On the powertrain's bus from the two that are there, on the connector from all."""
     for ecu in ("motor", "gearbox"):

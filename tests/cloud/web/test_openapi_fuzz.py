@@ -76,7 +76,7 @@ def test_no_request_from_the_description_is_an_internal_error(server: Server) ->
 
 def _try_operation(http: httpx.Client, operation: Any, mode: Any) -> None:
     @settings(
-        max_examples=60 if LONG else 3,
+        max_examples=60 if LONG else 2,
         deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
