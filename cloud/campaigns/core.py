@@ -169,7 +169,8 @@ def failure_gate(phase: PhasePlan, counts: PhaseCounts, accepted_reported: int, 
     failures = max(0, counts.failures - accepted_failed)
     reported = max(failures, counts.reported - accepted_reported)
     if phase.failure_count is not None and failures >= phase.failure_count:
-        return f"{failures} vehicles failed, the gate is at {phase.failure_count}"
+        vehicles = "vehicle" if failures == 1 else "vehicles"
+        return f"{failures} {vehicles} failed, the gate is at {phase.failure_count}"
     if failures >= phase.failure_min and failures >= phase.failure_rate * reported:
         return (
             f"{failures} of {reported} vehicles that reported failed ({failures / reported:.1%}), "

@@ -81,7 +81,7 @@ async def test_a_failure_stops_the_campaign_and_the_updated_car_goes_back(tmp_pa
         assert done.status_code == 204
         await settle(rig)
         shown = (await rig.admin.get(f"{CAMPAIGNS}/{second}")).json()
-        assert (shown["state"], "1 vehicles failed" in shown["reason"]) == ("rolling_back", True)
+        assert (shown["state"], "1 vehicle failed" in shown["reason"]) == ("rolling_back", True)
         assert (await told(cars[pilot]))[0] == ["gateway/rootfs-1.img"]
         assert (await told(cars[others[1]]))[0] == []  # offered or not, it is told to stay
         await obey(cars[pilot])
