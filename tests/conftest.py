@@ -20,6 +20,7 @@ FAST_EXAMPLES = 5
 #: Folders and files whose tests run processes, TLS or much data: ``make test-fast`` leaves them out.
 SLOW_PLACES = (
     "boot",
+    "bootctl",
     "chain",
     "cloud/accounting/test_summary.py",
     "cloud/campaigns",
@@ -32,6 +33,8 @@ SLOW_PLACES = (
     "cloud/updates",
     "cloud/test_slice.py",
     "cloud/web/test_hostile_clients.py",
+    "cloud/web/test_openapi_fuzz.py",
+    "cloud/web/test_roles.py",
     "docs",
     "gateway/diag/test_router_any_order.py",
     "gateway/delta",
